@@ -1,0 +1,91 @@
+"""What a backing is: how the memory of a buffer is found, given back, and handed to a bio.
+
+Below a page every backing takes kmalloc, and exactly one page is one page, as in every era of the kernel's; they
+differ above a page.  The machine's kmalloc never lets an object straddle a page, so the kernel's "replaced by a page
+where it straddles one" does not come up here.
+
+A place is an integer (an offset into the machine's memory, one piece) or a list of page offsets (pages apart).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..memory import Machine
+
+Place = int | list[int]
+
+#: The largest object that kmalloc serves; what is larger takes pages.
+KMALLOC_MAX_BYTES = 2048
+
+
+class Backing:
+    """Base of the backings: what lies at or below a page.  A subclass says what happens above it."""
+
+    name = "base"
+
+    __slots__ = ("kmalloc_max", "machine", "page_bytes", "page_mask", "page_shift")
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.page_bytes = machine.page_bytes
+        self.page_mask = self.page_bytes - 1
+        self.page_shift = self.page_bytes.bit_length() - 1
+        self.kmalloc_max = min(KMALLOC_MAX_BYTES, self.page_bytes >> 1)
+
+    def allocate(self, nbytes: int, owner: str, noretry: bool = False) -> Place:
+        """Memory for `nbytes`.  Raises `NoMemory`; with `noretry` at once, without reclaim."""
+        if nbytes > self.page_bytes:
+            return self.allocate_large(nbytes, owner, noretry)
+        if nbytes > self.kmalloc_max:
+            return self.machine.alloc_pages(0, owner, noretry=noretry)
+        return self.machine.kmalloc(nbytes, owner, noretry=noretry)
+
+    def free(self, place: Place, nbytes: int) -> None:
+        """Give back what `allocate(nbytes)` gave."""
+        if nbytes > self.page_bytes:
+            self.free_large(place, nbytes)
+        elif nbytes > self.kmalloc_max:
+            assert isinstance(place, int)
+            self.machine.free_pages(place, 0)
+        else:
+            assert isinstance(place, int)
+            self.machine.kfree(place)
+
+    def allocate_large(self, nbytes: int, owner: str, noretry: bool) -> Place:
+        """Memory for more than a page."""
+        raise AssertionError(f"{type(self).__name__} has no way above a page")
+
+    def free_large(self, place: Place, nbytes: int) -> None:
+        """Give it back."""
+        raise AssertionError(f"{type(self).__name__} has no way above a page")
+
+    def taken_bytes(self, nbytes: int) -> int:
+        """What a buffer of `nbytes` really occupies: its slab object, or whole pages."""
+        if nbytes > self.kmalloc_max:
+            return (nbytes + self.page_mask) & ~self.page_mask
+        return max(64, 1 << (nbytes - 1).bit_length())
+
+
+def backing_named(name: str, machine: Machine) -> Backing:
+    """The backing that `--buffers` names.  Raises `Unsupported` for one that is not built or cannot run here."""
+    if name == "contiguous":
+        from .contiguous import Contiguous
+
+        return Contiguous(machine)
+    if name == "contiguous-exact":
+        from .exact import ContiguousExact
+
+        return ContiguousExact(machine)
+    if name == "unmapped":
+        from .unmapped import Unmapped
+
+        return Unmapped(machine)
+    from ..errors import Unsupported
+
+    raise Unsupported(f"no buffer backing {name!r}: there are {', '.join(BACKINGS)}")
+
+
+#: What `--buffers` accepts.
+BACKINGS = ("contiguous", "contiguous-exact", "unmapped")
