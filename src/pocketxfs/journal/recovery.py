@@ -1,0 +1,262 @@
+"""A dirty log replayed onto a writable device: in two passes, as the kernel does it.
+
+The first pass (`scan`) verifies and plans; nothing is written before it is through.  The second replays every committed
+transaction in order.  What needs the allocators to be finished (pending intents, unlinked inodes, copy-on-write
+leftovers) stays as the log leaves it, and is named in the report.
+
+Memory: a quarter of the machine's at most, charged to it while the replay runs, whatever the log's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..device import Device
+from ..errors import Corrupt, Unsupported
+from ..format import features as f
+from ..format import log_items as li
+from ..format import superblock
+from ..format.block import checksum
+from ..format.geometry import Geometry
+from ..memory import Machine
+from .apply import Applier, Counts
+from .buffers import Buffer, BufferStore
+from .fetch import Fetcher, Region
+from .head import LogState, find_state
+from .intents import Intents, Pending
+from .leftovers import Leftovers, find_leftovers, sum_counters
+from .ring import Ring
+from .scan import CROSSES, Plan, scan
+
+OWNER = "journal"
+#: Of the machine's memory, this share (a shift) is used while replaying, and no more than this many bytes.
+SHARE_SHIFT = 2
+MOST_BYTES = 16 << 20
+#: What stays for the overlay's own blocks afterwards.
+OVERLAY_SHIFT = 4
+
+Tick = Callable[[int], None]
+
+
+class Report:
+    """What a replay did and what it left."""
+
+    __slots__ = (
+        "bytes", "cancelled", "counts", "dropped", "intents_done", "intents_seen", "leftovers", "pending", "records",
+        "state", "superblock_changed", "transactions",
+    )  # fmt: skip
+
+    def __init__(self, state: LogState) -> None:
+        self.state = state
+        self.records = self.transactions = self.bytes = self.cancelled = self.dropped = 0
+        self.intents_seen = self.intents_done = 0
+        self.counts = Counts()
+        self.pending: list[Pending] = []
+        self.leftovers = Leftovers()
+        #: Whether the superblock was replayed: read it again, and the geometry from it.
+        self.superblock_changed = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something is left that only a filesystem with allocators can finish."""
+        return bool(self.pending) or self.leftovers.any
+
+    def unfinished_words(self) -> list[str]:
+        """What is left, a line each."""
+        words = [f"{one.kind} {one.ident:#x}: {'; '.join(one.work) or 'nothing named'}" for one in self.pending]
+        return words + self.leftovers.words()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "records": self.records,
+            "bytes": self.bytes,
+            "transactions": self.transactions,
+            "transactions_without_commit": self.dropped,
+            "buffers_cancelled_by": self.cancelled,
+            "replayed": self.counts.as_dict(),
+            "intents": self.intents_seen,
+            "intents_done": self.intents_done,
+            "pending": [one.as_dict() for one in self.pending],
+            "leftovers": self.leftovers.as_dict(),
+            "tail_block": self.state.tail_block,
+            "head_block": self.state.head_block,
+        }
+
+
+def log_ring(device: Device, geo: Geometry, logdev: Device | None) -> Ring:
+    """The log of a filesystem: in the device, or on one of its own, which then must be given."""
+    if geo.log_start:
+        return Ring(device, geo.fsb_to_daddr(geo.log_start) << 9, geo.log_blocks << geo.block_log, geo)
+    if logdev is None:
+        raise Corrupt("superblock", device.name, "sb_logstart", "a log device to be given", "none")
+    return Ring(logdev, 0, geo.log_blocks << geo.block_log, geo)
+
+
+def replay(
+    device: Device, geo: Geometry, machine: Machine, logdev: Device | None = None, *, tick: Tick | None = None
+) -> tuple[Device, Report]:
+    """The device as it is after the replay of its log, and what was done.
+
+    `device` itself where the log is clean, else an overlay over it, which closes it; a replay that fails has closed it
+    too.  Nothing is written to `device`.
+    Raises `Corrupt` for a damaged log, `Unsupported` for one written in a foreign format.
+    """
+    ring = log_ring(device, geo, logdev)
+    state = find_state(ring)
+    if state.clean:
+        return device, Report(state)
+    check_log_features(geo, device.name)
+    from ..device import Overlay
+
+    limit = max(64 << 10, machine.profile.ram_bytes >> OVERLAY_SHIFT)
+    machine.charge(OWNER + ":overlay", limit)
+    try:
+        overlay = Overlay(device, limit_bytes=limit, block_bytes=overlay_block_bytes(geo))
+        try:
+            report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
+        except BaseException:
+            overlay.close()
+            raise
+    except BaseException:
+        machine.uncharge(OWNER + ":overlay", limit)
+        raise
+    return overlay, report
+
+
+def check_log_features(geo: Geometry, name: str) -> None:
+    """Refuse a dirty log that may hold what this version does not know."""
+    unknown = geo.sb.sb_features_log_incompat & ~sum(f.LOG_INCOMPAT_BITS) if geo.has_crc else 0
+    if unknown:
+        named = ", ".join(f.names(unknown, f.LOG_INCOMPAT_BITS))
+        raise Unsupported(f"{name}: the log holds items of feature {named}: this version cannot replay it")
+
+
+def overlay_block_bytes(geo: Geometry) -> int:
+    """Most of what a replay writes are inode clusters: one block of the overlay each, where they are not large."""
+    return min(max(4096, geo.cluster_bytes), 16384)
+
+
+def replay_onto(
+    target: Device,
+    ring: Ring,
+    state: LogState,
+    geo: Geometry,
+    machine: Machine,
+    *,
+    tick: Tick | None = None,
+    wrote: Callable[[Buffer], None] | None = None,
+) -> Report:
+    """Replay a dirty log onto a writable device that is not the ring's own, or is a layer over it."""
+    budget = min(machine.profile.ram_bytes >> SHARE_SHIFT, MOST_BYTES)
+    machine.charge(OWNER, budget)
+    try:
+        plan = scan(ring, state, budget >> 3, tick)
+        try:
+            return _second_pass(target, ring, state, geo, plan, budget, tick, wrote)
+        finally:
+            plan.close()
+    finally:
+        machine.uncharge(OWNER, budget)
+
+
+def _second_pass(
+    target: Device,
+    ring: Ring,
+    state: LogState,
+    geo: Geometry,
+    plan: Plan,
+    budget: int,
+    tick: Tick | None,
+    wrote: Callable[[Buffer], None] | None,
+) -> Report:
+    store = BufferStore(target, geo, (budget >> 2) * 3, wrote)
+    applier = Applier(store, geo, plan.cancels, plan.quotas_off)
+    fetcher = Fetcher(ring, budget >> 3)
+    intents = Intents(geo)
+    lsn = -1
+    buf_kind, inode_kind = li.LI_BUF & 0xFF, li.LI_INODE & 0xFF
+    for commit in plan.commits():
+        if commit.lsn != lsn:
+            store.next_batch()
+            lsn = commit.lsn
+        store.remember = commit.more_with_lsn
+        applier.number = commit.number
+        places = plan.places.run(commit.start, commit.start + commit.count)
+        for place in places:
+            regions = fetcher.regions(place, next(places)) if place & CROSSES else fetcher.regions(place)
+            kind = place & 0xFF
+            try:
+                if kind == inode_kind:
+                    applier.inode(fetcher.order, regions, lsn)
+                elif kind == buf_kind:
+                    applier.buffer(fetcher.order, regions, lsn)
+                else:
+                    _apply(0x1200 | kind, fetcher.order, regions, lsn, applier, intents)
+            except Corrupt as error:
+                raise _located(error, fetcher.where(place)) from None
+        if tick is not None:
+            tick(commit.count)
+    store.flush()
+    report = Report(state)
+    report.records, report.bytes, report.transactions = plan.records, plan.bytes, plan.transactions
+    report.cancelled, report.dropped = plan.cancelled, plan.open_left
+    report.counts = applier.counts
+    report.intents_seen, report.intents_done = intents.seen, intents.done
+    report.pending = intents.pending()
+    report.superblock_changed = applier.superblock_changed
+    after = geo
+    if applier.superblock_changed:
+        after = reread_geometry(target)
+    report.leftovers = find_leftovers(target, after)
+    _set_counters(target, after)
+    report.superblock_changed = True
+    return report
+
+
+def _apply(kind: int, order: li.Abi, regions: list[Region], lsn: int, applier: Applier, intents: Intents) -> None:
+    if kind == li.LI_ICREATE:
+        applier.icreate(regions)
+    elif kind == li.LI_DQUOT:
+        applier.dquot(order, regions, lsn)
+    elif kind in li.DONE_OF or kind in li.INTENT_OF:
+        intents.item(kind, order, regions, lsn)
+    elif kind != li.LI_QUOTAOFF:
+        raise Corrupt("log item", "", "type", "a known one", hex(kind))
+
+
+def _located(error: Corrupt, where: str) -> Corrupt:
+    """The error with the item's place, which is only put into words when there is one."""
+    said = error.where.strip().strip(",").strip()
+    return Corrupt(error.structure, f"{said}, {where}" if said else where, error.field, error.expected, error.found)
+
+
+def reread_geometry(device: Device) -> Geometry:
+    """The geometry that a device's superblock has now."""
+    first = device.pread(0, 512)
+    sector = superblock.decode(first).sb_sectsize
+    if first[:4] == b"XFSB" and 512 < sector <= 32768:
+        first = device.pread(0, sector)
+    return Geometry(superblock.verify(first, f"{device.name}, AG 0, replayed"))
+
+
+def _set_counters(device: Device, geo: Geometry) -> None:
+    """The superblock's counts of inodes and free space, summed over the AGs (kernel: xfs_initialize_perag_data)."""
+    if not geo.lazy_count:
+        return
+    icount, ifree, fdblocks = sum_counters(device, geo)
+    if fdblocks > geo.dblocks or ifree > icount:
+        raise Corrupt(
+            "AG headers", device.name, "sums", f"at most {geo.dblocks} free blocks", (icount, ifree, fdblocks)
+        )
+    sector = bytearray(device.pread(0, geo.sector_bytes))
+    place = superblock.SB.offsets["sb_icount"]
+    counts = b"".join(value.to_bytes(8, "big") for value in (icount, ifree, fdblocks))
+    if sector[place : place + 24] == counts:
+        return
+    sector[place : place + 24] = counts
+    if geo.has_crc:
+        crc = checksum(sector, superblock.SB_CRC_OFFSET)
+        sector[superblock.SB_CRC_OFFSET : superblock.SB_CRC_OFFSET + 4] = crc.to_bytes(4, "little")
+    device.pwrite(0, sector)
