@@ -1,0 +1,1 @@
+"""What the verbs share: arguments, operands, walking, sorting, hard links, text, progress."""
