@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pocketxfs.cli.command import COMMON
 from pocketxfs.cli.common.args import Option, UsageError, byte_count, parse
 from pocketxfs.cli.common.target import split
-from pocketxfs.cli.main import COMMON
 from pocketxfs.cli.verbs import VERBS
 
 from .conftest import Command

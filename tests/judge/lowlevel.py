@@ -22,6 +22,7 @@ FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
 FS_IOC_FIEMAP = 0xC020660B
 XFS_IOC_GOINGDOWN = 0x8004587D
 XFS_IOC_SET_RESBLKS = 0xC0105872
+XFS_IOC_AG_GEOMETRY = 0xC080583D
 _FSXATTR = struct.Struct("=5I8x")
 _FIEMAP = struct.Struct("=QQIIII")
 _FIEMAP_EXTENT = struct.Struct("=QQQ16xI12x")
@@ -85,6 +86,22 @@ def shutdown(fd: int, *, flush_log: bool = True) -> None:
 def reserve(fd: int, nblocks: int) -> None:
     """Set how many blocks the filesystem keeps from users for its own needs."""
     fcntl.ioctl(fd, XFS_IOC_SET_RESBLKS, struct.pack("=QQ", nblocks, 0))
+
+
+def read_ag_headers(top: bytes) -> None:
+    """Have XFS read every AGF and AGI: statfs counts an AG's free space B+trees only once its AGF is in core.
+
+    Elsewhere (a FUSE mount) this does nothing.
+    """
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for agno in range(1 << 20):
+            try:
+                fcntl.ioctl(fd, XFS_IOC_AG_GEOMETRY, struct.pack("=I124x", agno))
+            except OSError:
+                return
+    finally:
+        os.close(fd)
 
 
 def fiemap(fd: int) -> list[list[int]]:

@@ -122,6 +122,7 @@ def walk(top: bytes) -> Iterator[Record]:
 
 def filesystem(top: bytes) -> Record:
     """The first line: what statvfs shows."""
+    lowlevel.read_ag_headers(top)
     now = os.statvfs(top)
     return {"statvfs": {name: getattr(now, "f_" + name) for name in STATVFS}}
 

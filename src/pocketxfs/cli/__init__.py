@@ -14,6 +14,6 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    from .main import command
+    from .command import command
 
     return command(list(sys.argv[1:] if argv is None else argv))

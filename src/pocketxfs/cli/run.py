@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Error
+from .command import reason
 from .common.args import Args, UsageError
 from .common.target import Target, split
 from .common.text import escaped, escaped_bytes, is_terminal
-from .main import reason
 
 if TYPE_CHECKING:
     from ..filesystem import FileSystem

@@ -15,6 +15,7 @@ from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError, Error
+from ..memory.process import peak_rss_bytes
 from . import abi
 from .init import Negotiated, ProtocolError, negotiate
 from .server import HANDLERS, NO_REPLY, Server
@@ -242,15 +243,3 @@ def read_bytes_for(ram_bytes: int) -> int:
     """The largest read that a machine of so much memory answers at once."""
     wanted = 1 << (max(1, ram_bytes // READ_SHARE)).bit_length() - 1
     return max(LEAST_READ_BYTES, min(MOST_READ_BYTES, wanted))
-
-
-def peak_rss_bytes() -> int:
-    """The process's peak resident set, as the kernel counts it."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"VmHWM:"):
-                    return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return 0

@@ -6,15 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-
-def peak_rss_bytes() -> int | None:
-    """The most memory that this process has had resident; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+from ...memory.process import peak_rss_bytes
 
 
 def lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
