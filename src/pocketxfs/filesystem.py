@@ -51,16 +51,19 @@ class DirEntry:
 
     __slots__ = ("_directory", "_dtype", "_fs", "_ino", "_inode", "name")
 
-    def __init__(self, fs: FileSystem, directory: Any, name: Any, ino: int, dtype: int) -> None:
-        self._fs, self._directory, self.name, self._ino, self._dtype = fs, directory, name, ino, dtype
-        self._inode: Inode | None = None
+    # Made by `FileSystem.scandir`, which sets the slots itself: a call of __init__ costs as much as a directory entry's
+    # whole decoding.
+    _fs: FileSystem
+    _directory: Any
+    name: Any
+    _ino: int
+    _dtype: int
+    _inode: Inode | None
 
     @property
     def path(self) -> Any:
         """The path of the directory with the name joined to it."""
-        base = self._directory
-        slash: Any = b"/" if isinstance(base, bytes) else "/"
-        return base + self.name if base.endswith(slash) else base + slash + self.name
+        return _joined(self._directory, self.name)
 
     def __fspath__(self) -> Any:
         return self.path
@@ -144,6 +147,12 @@ class Scan:
     def close(self) -> None:
         """Stop, and let go of the directory's blocks."""
         self._entries.close()  # type: ignore[attr-defined]
+
+
+def _joined(base: Any, name: Any) -> Any:
+    """The path of a name in a directory, both str or both bytes."""
+    slash: Any = b"/" if isinstance(base, bytes) else "/"
+    return base + name if base.endswith(slash) else base + slash + name
 
 
 def _is_folder(entry: DirEntry) -> bool:
@@ -409,11 +418,19 @@ class FileSystem:
 
     def _entries(self, parent: Inode, base: str | bytes) -> Iterator[DirEntry]:
         raw = isinstance(base, bytes)
-        make = DirEntry
+        new = object.__new__
         for batch in directory.batches(self.mount, parent):
             for name, ino, dtype, _ in batch:
-                if name != b"." and name != b"..":
-                    yield make(self, base, name if raw else name.decode(_ENCODING, _ERRORS), ino, dtype)
+                if name[0] == 46 and (name == b"." or name == b".."):
+                    continue
+                entry = new(DirEntry)
+                entry._fs = self
+                entry._directory = base
+                entry.name = name if raw else name.decode(_ENCODING, _ERRORS)
+                entry._ino = ino
+                entry._dtype = dtype
+                entry._inode = None
+                yield entry
 
     def listdir(self, path: AnyPath = "/") -> list[Any]:
         """As `os.listdir`: a list, as long as the directory."""
@@ -458,7 +475,7 @@ class FileSystem:
             else:
                 left.append((base, folders, files))
             for name in reversed(folders):
-                path = DirEntry(self, base, name, 0, 0).path
+                path = _joined(base, name)
                 if followlinks or not self._is_link(path):
                     left.append((path, below))
 
@@ -512,7 +529,7 @@ class FileSystem:
         if type(path) is DirEntry and path._dtype == 8 and path._inode is None and path._fs is self:
             found = self.mount.inodes.simple_file(path._ino)
             if found is not None:
-                return self.mount.device.pread(self.geo.fsb_to_daddr(found[1]) << 9, found[0])
+                return self.mount.device.pread(found[1], found[0])
         return self.read_inode_bytes(self.resolve(path))
 
     def extents(self, path: AnyPath, *, attr_fork: bool = False) -> list[Extent]:

@@ -318,10 +318,12 @@ def test_secondary_superblocks_are_judged(both, tmp_path):
 
 
 def test_the_shortcuts_equal_the_long_way(both):
-    """`format.inode.quick` against `decode_core` and what is built on it; and it is really taken."""
-    from pocketxfs.format import inode as fmt
+    """`format.usual` against `decode_core` and what is built on it; and the shortcuts are really taken."""
+    from pocketxfs.format import usual
 
     fs, _ = both
+    stat_at, file_at = usual.stat_reader(fs.geo), usual.file_reader(fs.geo)
+    assert stat_at is not None and file_at is not None
     inodes = fs.mount.inodes
     taken = 0
     for base, folders, files in fs.walk("/"):
@@ -332,12 +334,13 @@ def test_the_shortcuts_equal_the_long_way(both):
             assert tuple(inodes.stat(ino)) == tuple(inodes.read(ino).stat())
             assert inodes.stat(ino).st_mtime_ns == inodes.read(ino).mtime_ns
             raw = memoryview(bytes(inodes._raw(ino)))
-            taken += fmt.quick(fs.geo, ino, raw, 0, True) is not None
+            taken += stat_at(ino, raw, 0) is not None
             if entry.is_file(follow_symlinks=False):
                 assert fs.read_bytes(entry) == fs.read_inode_bytes(entry.load())
             flipped = bytearray(raw)
             for place in range(0, len(flipped), 7):
                 flipped[place] ^= 0x10
-                assert fmt.quick(fs.geo, ino, memoryview(flipped), 0, True) is None
+                assert stat_at(ino, memoryview(flipped), 0) is None
+                assert file_at(ino, memoryview(flipped), 0) is None
                 flipped[place] ^= 0x10
     assert taken > 40

@@ -131,6 +131,12 @@ def entry_bytes(namelen: int, ftype_bytes: int) -> int:
     return (8 + 1 + namelen + ftype_bytes + 2 + 7) & ~7
 
 
+#: `entry_bytes` of every length, without ftype and with it.
+_ENTRY_BYTES = tuple(tuple(entry_bytes(namelen, ftype_bytes) for namelen in range(256)) for ftype_bytes in (0, 1))
+#: What begins with FREE_TAG is free space, no inode number.
+_FREE_INO = FREE_TAG << 48
+
+
 def _dtype(ftype: int, where: str) -> int:
     if ftype >= len(DT_OF_FTYPE):
         raise Corrupt("directory entry", where, "ftype", f"below {len(DT_OF_FTYPE)}", ftype)
@@ -211,29 +217,24 @@ def data_entries(block: Block, geo: Geometry, base: int, where: str, first: int 
     at = DATA_HDR3_BYTES if geo.has_crc else DATA_HDR2_BYTES
     view = block.view(0, end)
     data = view if isinstance(view, bytes) else bytes(view)
-    ftype_bytes = 1 if geo.has_ftype else 0
-    tail = 10 + ftype_bytes + 8  # 8 number, 1 length, 2 tag, and 7 to round up: (.. + 7) & ~7
     head = ENTRY_HEAD.unpack_from
     low = max(0, (first << 3) - base)
-    types = DT_OF_FTYPE
+    types, sizes = DT_OF_FTYPE, _ENTRY_BYTES[geo.has_ftype]
+    has_ftype = geo.has_ftype
     units = base >> 3
     last_ag_ino, mask, min_agino, end_agino = geo.last_ag_ino, geo.agino_mask, geo.min_agino, geo.end_agino
     found: list[Entry] = []
     add = found.append
-    while at < end:
-        if at + 16 > end:
-            # only free space is so small
-            if data[at : at + 4] != b"\xff\xff\0\x08" or at + 8 != end:
-                raise Corrupt("directory data block", where, "entry", f"within {end} bytes", at)
-            break
+    last = end - 16
+    while at <= last:
         ino, namelen = head(data, at)
-        if ino >> 48 == 0xFFFF:
+        if ino >= _FREE_INO:
             length = ino >> 32 & 0xFFFF
             if length == 0 or length & 7 or at + length > end:
                 raise Corrupt("directory data block", where, "free length", f"8 to {end - at}", length)
             at += length
             continue
-        following = at + (namelen + tail & ~7)
+        following = at + sizes[namelen]
         if namelen == 0 or following > end:
             raise Corrupt("directory data block", where, "namelen", f"1 to {end - at - 9}", namelen)
         if at >= low:
@@ -244,11 +245,14 @@ def data_entries(block: Block, geo: Geometry, base: int, where: str, first: int 
             if (ino >= last_ag_ino or not min_agino <= ino & mask < end_agino) and not geo.ino_valid(ino):
                 raise Corrupt("directory data block", where, "inode number", "one within the filesystem", ino)
             after = at + 9 + namelen
-            ftype = data[after] if ftype_bytes else 0
+            ftype = data[after] if has_ftype else 0
             if ftype > 8:
                 raise Corrupt("directory data block", where, "ftype", "below 9", ftype)
             add((data[at + 9 : after], ino, types[ftype], units + (at >> 3)))
         at = following
+    # what is left is too small for anything but free space
+    if at < end and (data[at : at + 4] != b"\xff\xff\0\x08" or at + 8 != end):
+        raise Corrupt("directory data block", where, "entry", f"within {end} bytes", at)
     check_names(found, where)
     return found
 

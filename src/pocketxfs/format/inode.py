@@ -210,7 +210,7 @@ def _refuse_format(ino: int, mode: int, form: int) -> NoReturn:
 
 # -- stat ------------------------------------------------------------------------------------------------------
 
-_LINUX_STAT = getattr(os.stat_result, "n_fields", 0) == 19
+LINUX_STAT = getattr(os.stat_result, "n_fields", 0) == 19
 _STAT_NAMES = ("st_atime", "st_mtime", "st_ctime", "st_atime_ns", "st_mtime_ns", "st_ctime_ns")
 
 
@@ -256,76 +256,8 @@ def stat_result(geo: Geometry, ino: int, core: Core, device: bytes) -> os.stat_r
         mode, ino, 0, nlink, uid, gid, size, a_s, m_s, c_s, a_f, m_f, c_f, atime, mtime, ctime, blksize,
         nblocks << geo.block_sectors_log, rdev,
     )  # fmt: skip
-    if _LINUX_STAT:
+    if LINUX_STAT:
         return os.stat_result(fields)
     more: dict[str, Any] = dict(zip(_STAT_NAMES, fields[10:16], strict=True))
     more.update(st_blksize=blksize, st_blocks=fields[17], st_rdev=rdev)
     return os.stat_result(fields[:10], more)
-
-
-# -- the usual inode, quickly ----------------------------------------------------------------------------------
-
-#: CORE3 without what neither `stat` nor a read of the whole file needs: magic mode version format uid gid nlink
-#: big_nextents atime mtime ctime size nblocks nextents anextents forkoff aformat flags crc flags2 ino uuid
-QUICK3 = Struct(">HHBB2xIII4xQQQQQQ4xIHBB6xH8xI16xQ24xQ16s")
-assert QUICK3.size == CORE3.size
-
-
-def quick(geo: Geometry, ino: int, data: memoryview, at: int, stat: bool) -> Any:
-    """A shortcut past `decode_core` for what most inodes are; None for any other, which must then go that way.
-
-    Taken by: V3, a regular file or directory with its extents in the inode, bigtime, not realtime, no attributes or
-    short-form ones, and nothing that `decode_core` would refuse.  With `stat`, its `os.stat_result`; without, (size,
-    first fsb) where all of a regular file lies in one written extent.  `data` holds the inode at byte `at`.
-    """
-    (
-        magic, mode, version, form, uid, gid, nlink, big, atime, mtime, ctime, size, nblocks, nextents, anextents,
-        forkoff, aformat, flags, crc, flags2, own, uuid,
-    ) = QUICK3.unpack_from(data, at)  # fmt: skip
-    if flags2 & 16:
-        anextents, nextents = nextents, big
-    kind = mode >> 12
-    if forkoff:
-        room = forkoff << 3
-        if (aformat != FMT_LOCAL and aformat != FMT_EXTENTS) or room >= geo.literal_bytes:
-            return None
-    else:
-        room = geo.literal_bytes
-    if (
-        form != FMT_EXTENTS or anextents or nextents > nblocks or nextents << 4 > room or own != ino
-        or uuid != geo.meta_uuid or magic != DINODE_MAGIC or version != 3 or flags & 1 or not flags2 & 8
-        or size >> 63 or (kind != 8 and (kind != 4 or size == 0))
-    ):  # fmt: skip
-        return None
-    found = crc32c(data[at + 104 : at + geo.inode_bytes], crc32c(_ZERO4, crc32c(data[at : at + 100])))
-    if found != (crc >> 24 | crc >> 8 & 0xFF00 | (crc & 0xFF00) << 8 | (crc & 0xFF) << 24):
-        return None
-    if stat:
-        mtime -= BIGTIME_EPOCH_NS
-        m_s = mtime // 1000000000
-        m_f = m_s + 1e-9 * (mtime - m_s * 1000000000)
-        ctime -= BIGTIME_EPOCH_NS
-        if ctime == mtime:
-            c_s, c_f = m_s, m_f
-        else:
-            c_s = ctime // 1000000000
-            c_f = c_s + 1e-9 * (ctime - c_s * 1000000000)
-        atime -= BIGTIME_EPOCH_NS
-        if atime == mtime:
-            a_s, a_f = m_s, m_f
-        else:
-            a_s = atime // 1000000000
-            a_f = a_s + 1e-9 * (atime - a_s * 1000000000)
-        fields = (
-            mode, ino, 0, nlink, uid, gid, size, a_s, m_s, c_s, a_f, m_f, c_f, atime, mtime, ctime, geo.stat_blksize,
-            nblocks << geo.block_sectors_log, 0,
-        )  # fmt: skip
-        return os.stat_result(fields) if _LINUX_STAT else None
-    if nextents != 1 or kind != 8:
-        return None
-    high, low = EXTENT.unpack_from(data, at + 176)
-    count = low & _BLOCKCOUNT_MASK
-    if high >> 9 or size > count << geo.block_log:
-        return None
-    start = (high & 0x1FF) << 43 | low >> 21
-    return (size, start) if geo.fsb_valid(start, count) else None

@@ -15,6 +15,7 @@ from errno import ESTALE
 from ..buffer import Buffer, BufferCache, BufferOps
 from ..errors import Corrupt, NoMemory
 from ..format import inode as fmt
+from ..format import usual
 from ..format.block import Block
 from ..format.geometry import Geometry
 from ..memory import Machine
@@ -174,7 +175,7 @@ class InodeCache:
         self._shift = geo.inopblog + geo.cluster_blocks.bit_length() - 1
         self._mask = (1 << self._shift) - 1
         self._inode_log, self._inode_bytes = geo.inode_log, geo.inode_bytes
-        self._quick = geo.has_crc
+        self._usual_stat, self._usual_file = usual.stat_reader(geo), usual.file_reader(geo)
         machine.register_shrinker(self)
 
     def get(self, ino: int) -> Inode:
@@ -217,38 +218,27 @@ class InodeCache:
 
     def stat(self, ino: int) -> os.stat_result:
         """What `Inode.stat` says, straight from the cluster: a walk's way, which builds no in-core inode."""
-        if self._quick:
-            if ino >> self._shift != self._key:
-                self._take_cluster(ino)
-            data = self._data
-            if data is not None:
-                found: os.stat_result | None = fmt.quick(
-                    self.geo, ino, data, (ino & self._mask) << self._inode_log, True
-                )
-                if found is not None:
-                    return found
-        raw = self._raw(ino)
-        geo = self.geo
-        core = fmt.decode_core(geo, ino, raw)
-        kind = core[1] >> 12
-        if kind == 2 or kind == 6:
-            return fmt.stat_result(geo, ino, core, bytes(raw[geo.inode_core_bytes : geo.inode_core_bytes + 4]))
-        return fmt.stat_result(geo, ino, core, b"")
-
-    def simple_file(self, ino: int) -> tuple[int, int] | None:
-        """(size, first fsb) of a regular file whose data is one written extent from its start; None for any other.
-
-        Most files are so, and reading one needs no in-core inode.
-        """
-        if not self._quick:
-            return None
         if ino >> self._shift != self._key:
             self._take_cluster(ino)
         data = self._data
-        if data is None:
+        if data is not None and self._usual_stat is not None:
+            found = self._usual_stat(ino, data, (ino & self._mask) << self._inode_log)
+            if found is not None:
+                return found
+        core, device = self.core(ino)
+        return fmt.stat_result(self.geo, ino, core, device)
+
+    def simple_file(self, ino: int) -> tuple[int, int] | None:
+        """(size, byte on the device) of a file whose data is one written extent from its start; None for any other.
+
+        Most files are so, and reading one needs no in-core inode.
+        """
+        if ino >> self._shift != self._key:
+            self._take_cluster(ino)
+        data = self._data
+        if data is None or self._usual_file is None:
             return None
-        found: tuple[int, int] | None = fmt.quick(self.geo, ino, data, (ino & self._mask) << self._inode_log, False)
-        return found
+        return self._usual_file(ino, data, (ino & self._mask) << self._inode_log)
 
     def _raw(self, ino: int) -> memoryview | bytes:
         """The inode's bytes in its cluster; the cluster stays held until another is wanted."""
