@@ -35,12 +35,15 @@ format: $(VENV)/.done ## Lay the code out and mend what ruff can
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.done ## Speed and memory, as ratios to other programs on the same image (root)
+	@tools/install-judges --bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check libfsxfs-python dissect.xfs
 	$(BIN)/python bench/read_bench.py $(ARGS)
+	$(BIN)/python bench/fuse_bench.py $(ARGS)
 
-torture: $(VENV)/.done ## The slow tests too, and every image on every machine: an hour
+torture: $(VENV)/.done ## The slow tests too, every image on every machine, and the damage campaign: hours; resumable
 	@tools/install-judges
 	$(PYTEST) --torture $(ARGS)
+	$(BIN)/python tools/torture_damage.py --structured --cases 10000 --resume .torture-damage.json
 
 judges: ## Install what judged tests need (root, Debian), and say what is missing
 	@tools/install-judges
