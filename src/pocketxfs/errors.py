@@ -62,6 +62,16 @@ class NoMemory(Error):
     exit_code = 5
 
 
+class NoAddresses(NoMemory):
+    """Memory there is, but no room in the vmalloc area to map it (see `memory/vmalloc`), also after a purge."""
+
+
+class ReclaimDeadlock(NoMemory):
+    """Reclaim would have re-entered the filesystem from the middle of its own work (see `memory/context`)."""
+
+    default_errno = getattr(_errno, "EDEADLK", 35)
+
+
 class DeviceError(Error):
     """The device did not give the bytes that were asked of it: an I/O error, or an image cut short."""
 

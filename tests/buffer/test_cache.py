@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pocketxfs.buffer import BACKINGS, BUFFER_CHARGE_BYTES, BufferCache, BufferOps
+from pocketxfs.buffer.backing import Mapped, refusal
 from pocketxfs.buffer.buffer import cut
 from pocketxfs.device import open_device
 from pocketxfs.errors import Corrupt, DeviceError, NoMemory, Unsupported
@@ -49,18 +50,29 @@ STAY = BufferOps("stay", "agf", 4, fine)
 UNKEPT = BufferOps("unkept", "once", 0, fine)
 
 
-@pytest.fixture(params=BACKINGS)
-def backing(request):
+#: Every backing on a machine with an MMU, and on one without what can be there.
+PLACES = [(name, machine) for machine in ("x86_64", "nommu-16m") for name in BACKINGS
+          if machine == "x86_64" or name != "vm-map-ram"]  # fmt: skip
+
+
+@pytest.fixture(params=PLACES, ids="-".join)
+def place(request):
     return request.param
 
 
 @pytest.fixture
-def make(backing):
+def backing(place):
+    return place[0]
+
+
+@pytest.fixture
+def make(place):
     made = []
+    backing, machine_name = place
 
     def build(ram=1 << 20, **more):
         fine.calls = 0
-        machine = Machine(profile("nommu-16m", ram))
+        machine = Machine(profile(machine_name, ram))
         device = open_device(io.BytesIO(IMAGE), whole=True)
         cache = BufferCache(machine, device, GEO, backing, **more)
         made.append((machine, cache))
@@ -69,10 +81,18 @@ def make(backing):
     yield build
     for machine, cache in made:
         cache.release_all()
-        assert machine.owners() == {}, "memory left behind"
-        assert machine.used_bytes == 0
+        if cache.backing.maps:
+            area = machine.vmalloc_area
+            area.reclaim_and_purge()
+            assert area.holes() == [(0, area.npages)], "addresses left behind"
+            assert machine.owners().keys() <= {"pagetable"}, "memory left behind"
+            assert machine.used_bytes == area.table.pages * machine.page_bytes
+        else:
+            assert machine.owners() == {}, "memory left behind"
+            assert machine.used_bytes == 0
         gc.collect()
         machine.close()
+        assert machine.used_bytes == 0
 
 
 def content(buf):
@@ -87,11 +107,15 @@ def test_reads_what_is_there(make, backing, nbytes):
         assert sum(len(s) for s in buf.segments()) == nbytes
         assert b"".join(buf.segments()) == content(buf)
         assert buf.daddr == 1000 and buf.nbytes == nbytes
+        pages = -(-nbytes // 4096)
         if backing == "unmapped" and nbytes > 4096:
             assert buf.data is None
-            assert len(buf.segments()) == -(-nbytes // 4096)
+            assert len(buf.segments()) == pages
         else:
             assert buf.data == content(buf)
+            # contiguous memory is one segment of a bio, however it was found; else each page is one
+            assert len(buf.segments()) == (pages if isinstance(buf.place, Mapped) else 1)
+        assert cache.device.segments == len(buf.segments())
 
 
 def test_piecewise_access_equals_plain(make):
@@ -361,15 +385,83 @@ def test_unknown_backing():
     machine.close()
 
 
-def test_contiguous_takes_the_whole_power_of_two():
+@pytest.mark.parametrize("machine_name", ["x86_64", "nommu-16m"])
+def test_what_17_pages_take(machine_name):
+    """A remote attribute's size: the RFC's run of pages rounds it up, and so does everything without an MMU."""
     taken = {}
     for name in BACKINGS:
-        machine = Machine(profile("nommu-16m", 1 << 20))
+        machine = Machine(profile(machine_name, 1 << 20))
+        if refusal(name, machine):
+            continue
         cache = BufferCache(machine, open_device(io.BytesIO(IMAGE), whole=True), GEO, name)
         cache.read(0, 17 * 4096, FINE).release()
-        taken[name] = machine.owners()["buf:dir"]
-        assert cache.cached_bytes == taken[name]
+        taken[name] = machine.owners()["buf:dir"] >> 12
+        report = cache.report()
+        assert report["bytes"] == report["total_taken_bytes"] == taken[name] << 12
+        assert report["asked_bytes"] == report["total_asked_bytes"] == 17 * 4096
+        assert report["rounding_bytes"] == report["peak_rounding_bytes"] == taken[name] - 17 << 12
         cache.release_all()
+        assert cache.report()["rounding_bytes"] == 0
         gc.collect()
         machine.close()
-    assert taken == {"contiguous": 32 * 4096, "contiguous-exact": 17 * 4096, "unmapped": 17 * 4096}
+    if machine_name == "x86_64":
+        assert taken == {"contiguous": 32, "contiguous-exact": 17, "unmapped": 17, "vm-map-ram": 17, "vmalloc": 17,
+                         "folio": 17}  # fmt: skip
+    else:
+        assert taken == {"contiguous": 32, "contiguous-exact": 17, "unmapped": 17, "vmalloc": 32, "folio": 32}
+
+
+@pytest.mark.parametrize("nbytes", [512, 1536, 2560, 4096])
+def test_folio_up_to_a_page(nbytes):
+    """kmalloc for a power of two below a page, a page for everything else: 1,536 bytes take 4,096."""
+    machine = Machine(profile("x86_64", 1 << 20))
+    cache = BufferCache(machine, open_device(io.BytesIO(IMAGE), whole=True), GEO, "folio")
+    cache.read(0, nbytes, FINE).release()
+    assert machine.owners()["buf:dir"] == cache.cached_bytes == (nbytes if nbytes == 512 else 4096)
+    cache.release_all()
+    machine.close()
+
+
+def test_folio_falls_back_to_vmalloc_when_no_run_is_free():
+    machine = Machine(profile("x86_64", 1 << 20))
+    cache = BufferCache(machine, open_device(io.BytesIO(IMAGE), whole=True), GEO, "folio")
+    with cache.read(0, 16384, FINE) as buf:
+        assert type(buf.place) is int and len(buf.segments()) == 1
+    cache.release_all()
+    pages = machine.alloc_bulk(machine.free_bytes // 4096 - machine.watermarks.low - 8, "x")
+    for page in pages[::2]:
+        machine.free_pages(page, 0)
+    while machine.buddyinfo().split()[6:] != ["0"] * 9:  # use up what is left in runs of four and more
+        machine.alloc_pages(2, "y", noretry=True)
+    with cache.read(0, 16384, FINE) as buf:
+        assert isinstance(buf.place, Mapped) and len(buf.segments()) == 4
+        assert content(buf) == IMAGE[:16384]
+    assert (cache.report()["folios"], cache.report()["fallbacks"]) == (1, 1)
+    assert machine.statistics["failed"][2] > 0
+    cache.release_all()
+    machine.close()
+
+
+def test_refused_by_name():
+    machine = Machine(profile("nommu-16m", 1 << 20))
+    device = open_device(io.BytesIO(IMAGE), whole=True)
+    with pytest.raises(Unsupported, match="'vm-map-ram': machine nommu-16m has no MMU"):
+        BufferCache(machine, device, GEO, "vm-map-ram")
+    with pytest.raises(Unsupported, match="no MMU"):
+        _ = machine.vmalloc_area
+    machine.close()
+
+
+def test_a_host_that_cannot_map_twice_refuses_by_name(monkeypatch):
+    monkeypatch.delattr("os.memfd_create", raising=False)
+    machine = Machine(profile("x86_64", 1 << 20))
+    for name in BACKINGS:
+        if name in ("vm-map-ram", "vmalloc", "folio"):
+            with pytest.raises(Unsupported, match="cannot map a page of memory twice"):
+                BufferCache(machine, open_device(io.BytesIO(IMAGE), whole=True), GEO, name)
+        else:
+            BufferCache(machine, open_device(io.BytesIO(IMAGE), whole=True), GEO, name)
+    large = machine.kmem_alloc_large(100_000, "staging")  # large memory is contiguous there
+    assert large.contiguous and len(large.data) == 100_000
+    large.free()
+    machine.close()

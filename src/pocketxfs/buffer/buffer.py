@@ -1,6 +1,6 @@
-"""One buffer of metadata (kernel: struct xfs_buf), and the one whose pages lie apart.
+"""One buffer of metadata (kernel: struct xfs_buf), and those whose pages lie apart: not mapped, and mapped.
 
-Both are `format.block.Block`s.  A buffer's memory is its own while it is held; `data`, `view` and slices of them are
+All are `format.block.Block`s.  A buffer's memory is its own while it is held; `data`, `view` and slices of them are
 valid until `release`, after which reclaim may give the memory to another buffer at any allocation.
 """
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..format.block import checksum
 from ..format.crc import crc32c
-from .backing import Place
+from ..memory.frames import page_segments
+from .backing import Mapped, Place
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -177,11 +178,26 @@ class PagesBuffer(Buffer):
         return int(crc)
 
     def segments(self) -> list[memoryview]:
-        memory, size = self.cache.memory, 1 << self.shift
-        last = self.nbytes - ((len(self.pages) - 1) << self.shift)
-        found = [memory[start : start + size] for start in self.pages[:-1]]
-        found.append(memory[self.pages[-1] : self.pages[-1] + last])
-        return found
+        return page_segments(self.cache.memory, self.pages, self.nbytes, 1 << self.shift)
+
+
+class MappedBuffer(Buffer):
+    """A buffer whose pages lie apart and are mapped side by side: read like one in one piece, but a bio takes pages."""
+
+    __slots__ = ()
+
+    place: Mapped
+
+    def _map(self, place: Place) -> None:
+        assert isinstance(place, Mapped)
+        self.data = self.cache.mapped[place.address : place.address + self.nbytes]
+
+    def segments(self) -> list[memoryview]:
+        place, machine = self.place, self.cache.machine
+        pages = place.pages
+        if pages is None:
+            pages = machine.vmalloc_area.pages_at(place.address, self.nbytes)
+        return page_segments(self.cache.memory, pages, self.nbytes, machine.page_bytes)
 
 
 def cut(segments: list[memoryview], maps: Maps) -> list[list[memoryview]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Corrupt, DeviceError, NoMemory
 from ..format.geometry import Geometry
 from .backing import Place, backing_named
-from .buffer import Buffer, Maps, PagesBuffer, cut
+from .buffer import Buffer, MappedBuffer, Maps, PagesBuffer, cut
 from .ops import BufferOps
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class BufferCache:
     """All buffers of one filesystem, over one machine's memory.  A shrinker of that machine."""
 
     name = "buffers"
+    #: What buffers in one piece, of single pages, and mapped are made of.
+    plain: type[Buffer] = Buffer
+    pages: type[PagesBuffer] = PagesBuffer
+    mapped_pages: type[MappedBuffer] = MappedBuffer
 
     def __init__(
         self, machine: Machine, device: Device, geo: Geometry, backing: str = "contiguous",
@@ -73,6 +77,11 @@ class BufferCache:
         self.machine, self.device, self.geo = machine, device, geo
         self.backing = backing_named(backing, machine)
         self.memory: memoryview = machine.map
+        #: All of the vmalloc area, where there are buffers in it.
+        self.mapped: memoryview = machine.vmalloc_area.memory if self.backing.maps else machine.map[:0]
+        #: As asked for, of what is cached now; asked for and really taken, of all buffers ever made.
+        self.asked_bytes = self.total_asked_bytes = self.total_taken_bytes = 0
+        self.peak_rounding_bytes = 0
         self.stats: dict[str, KindStats] = {}
         self.cached_bytes = 0
         self.peak_bytes = 0
@@ -135,8 +144,7 @@ class BufferCache:
         buf = self._new(device, table, daddr, nbytes, maps, place, stats)
         try:
             if maps is None:
-                data = buf.data
-                device.pread_into(daddr << 9, (data,) if data is not None else buf.segments())
+                device.pread_into(daddr << 9, (buf.data,) if type(place) is int else buf.segments())  # type: ignore[arg-type]
             else:
                 for (at, _), segments in zip(maps, cut(buf.segments(), maps), strict=True):
                     device.pread_into(at << 9, segments)
@@ -251,7 +259,7 @@ class BufferCache:
         stats: KindStats,
     ) -> Buffer:  # fmt: skip
         """A buffer over memory just taken, counted, in no table yet."""
-        made = Buffer if type(place) is int else PagesBuffer
+        made = self.plain if type(place) is int else self.pages if type(place) is list else self.mapped_pages
         buf = made(self, table, device, daddr, nbytes, maps, place, stats)
         taken = self._taken.get(nbytes)
         if taken is None:
@@ -262,6 +270,11 @@ class BufferCache:
         total = self.cached_bytes = self.cached_bytes + taken
         if total > self.peak_bytes:
             self.peak_bytes = total
+        asked = self.asked_bytes = self.asked_bytes + nbytes
+        if total - asked > self.peak_rounding_bytes:
+            self.peak_rounding_bytes = total - asked
+        self.total_asked_bytes += nbytes
+        self.total_taken_bytes += taken
         return buf
 
     def _discard(self, buf: Buffer) -> int:
@@ -275,6 +288,7 @@ class BufferCache:
         stats.cached -= 1
         stats.cached_bytes -= taken
         self.cached_bytes -= taken
+        self.asked_bytes -= nbytes
         self.backing.free(place, nbytes)
         return taken
 
@@ -391,8 +405,14 @@ class BufferCache:
             "buffers": self._objects,
             "bytes": self.cached_bytes,
             "peak_bytes": self.peak_bytes,
+            "asked_bytes": self.asked_bytes,
+            "rounding_bytes": self.cached_bytes - self.asked_bytes,
+            "peak_rounding_bytes": self.peak_rounding_bytes,
+            "total_asked_bytes": self.total_asked_bytes,
+            "total_taken_bytes": self.total_taken_bytes,
             "object_bytes": self._charged * BUFFER_CHARGE_BYTES,
             "hits": sum(stats.hits for stats in self.stats.values()),
             "misses": sum(stats.misses for stats in self.stats.values()),
+            **self.backing.report(),
             "kinds": kinds,
         }

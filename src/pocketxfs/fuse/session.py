@@ -62,12 +62,13 @@ class Session:
         self._machine = machine
         self.max_read_bytes = read_bytes_for(machine.profile.ram_bytes)
         page_bytes = machine.page_bytes
-        self._reply_at = machine.alloc_exact(page_bytes + self.max_read_bytes, "staging")
-        self._request_at = machine.alloc_exact(REQUEST_BYTES, "staging")
-        self._request = machine.map[self._request_at : self._request_at + REQUEST_BYTES]
+        # both in one piece, though not always of RAM
+        self._staging = machine.kmem_alloc_large(page_bytes + self.max_read_bytes, "staging")
+        self._requests = machine.kmem_alloc_large(REQUEST_BYTES, "staging")
+        self._request = self._requests.data
         # the payload begins on a page, the header lies right before it
-        start = self._reply_at + page_bytes - _OUT_BYTES
-        self._reply = machine.map[start : start + _OUT_BYTES + self.max_read_bytes]
+        start = page_bytes - _OUT_BYTES
+        self._reply = self._staging.data[start : start + _OUT_BYTES + self.max_read_bytes]
         self.server = Server(fs, self._reply[_OUT_BYTES:], fd if splice else None)
         self.negotiated: Negotiated | None = None
         self.ended = False
@@ -77,15 +78,16 @@ class Session:
         #: requests, errors among the replies, malformed requests
         self.requests = self.errors = self.malformed = 0
         self._said = ""
+        self._closed = False
 
     def close(self) -> None:
         """Give the buffers back."""
-        if self._reply_at < 0:
+        if self._closed:
             return
+        self._closed = True
         self.server.close()
-        self._machine.free_exact(self._reply_at, self._machine.page_bytes + self.max_read_bytes)
-        self._machine.free_exact(self._request_at, REQUEST_BYTES)
-        self._reply_at = -1
+        self._staging.free()
+        self._requests.free()
 
     # -- the loop ----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..format import inode as fmt
 from ..format import usual
 from ..format.block import Block
 from ..format.geometry import Geometry
-from ..memory import Machine
+from ..memory import NOFS, Machine
 
 #: What one in-core inode is charged: the kernel's struct xfs_inode with its VFS inode, rounded.
 INODE_CHARGE_BYTES = 1024
@@ -286,7 +286,9 @@ class InodeCache:
         return self._charged * INODE_CHARGE_BYTES
 
     def scan(self, nbytes: int, scope: object = None) -> int:
-        """Forget inodes: the old generation, and the young one too where that does not do."""
+        """Forget inodes: the old generation, and the young one too where that does not do.  None inside NOFS."""
+        if isinstance(scope, int) and scope >= NOFS:
+            return 0
         self._drop_cluster()
         self._old = {}
         if nbytes > (self._charged - len(self._young)) * INODE_CHARGE_BYTES:

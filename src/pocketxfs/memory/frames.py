@@ -57,3 +57,12 @@ def _memfd(nbytes: int) -> int | None:
         os.close(fd)
         raise
     return fd
+
+
+def page_segments(memory: memoryview, pages: list[int], nbytes: int, page_bytes: int) -> list[memoryview]:
+    """Views of `nbytes` that lie on these pages of `memory`, one a page, the last cut to what is left."""
+    found = [memory[start : start + page_bytes] for start in pages]
+    rest = nbytes - (len(pages) - 1) * page_bytes
+    if rest < page_bytes:
+        found[-1] = found[-1][:rest]
+    return found

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import NoMemory
+from ..errors import NoMemory, ReclaimDeadlock
 from .buddy import (
     MAX_ORDER,
     NO_WATERMARK,
@@ -23,11 +23,16 @@ from .buddy import (
     unusable_index,
     watermarks,
 )
+from .context import FsRegion, Recursion, Stack, call_scope, check_kernel_allocation
 from .frames import Frames
 from .profile import Profile
 from .reclaim import Reclaim, Shrinker
-from .scope import current_scope, scope_name
+from .scope import NORMAL, current_scope, scope_name
 from .slab import SlabCaches
+
+if TYPE_CHECKING:
+    from .large import Large
+    from .vmalloc import VmallocArea
 
 T = TypeVar("T")
 
@@ -47,6 +52,7 @@ class Machine:
         "_charge_room",
         "_charged",
         "_charges",
+        "_kernel_flags",
         "_mask",
         "_owner_ids",
         "_owner_names",
@@ -55,6 +61,7 @@ class Machine:
         "_reclaim",
         "_shift",
         "_slab",
+        "_vmalloc",
         "_wake",
         "failed",
         "frames",
@@ -62,7 +69,10 @@ class Machine:
         "map",
         "page_bytes",
         "profile",
+        "recursions",
+        "regions",
         "retried",
+        "trace",
         "watermarks",
     )
 
@@ -92,9 +102,20 @@ class Machine:
         self.failed = [0] * NR_ORDERS
         #: What the last failure looked like (JSON-able), for reports.
         self.last_failure: dict[str, Any] | None = None
+        #: Regions that reclaim must not re-enter, open now: name, and who opened it.
+        self.regions: list[tuple[str, Stack]] = []
+        #: Allocations that could have done so (see `context`).
+        self.recursions: list[Recursion] = []
+        #: Whether the allocation under way is GFP_KERNEL, whatever its caller asked.
+        self._kernel_flags = False
+        self._vmalloc: VmallocArea | None = None
+        #: Who records what happens here (see `buffer.trace`); nobody looks at it unless they do.
+        self.trace: Any = None
 
     def close(self) -> None:
         """Give the RAM back to the host.  Nothing may be allocated or read afterwards."""
+        if self._vmalloc is not None:
+            self._vmalloc.close()
         self.frames.close()
 
     def __enter__(self) -> Machine:
@@ -208,6 +229,37 @@ class Machine:
     def _free_slab_page(self, offset: int) -> None:
         self.free_pages(offset, 0)
 
+    # -- more than a page, mapped together -------------------------------------------------------------------------
+
+    @property
+    def vmalloc_area(self) -> VmallocArea:
+        """The vmalloc area, reserved when it is first asked for.  Raises `Unsupported` where there can be none."""
+        if self._vmalloc is None:
+            from .vmalloc import VmallocArea
+
+            self._vmalloc = VmallocArea(self)
+        return self._vmalloc
+
+    def kmem_alloc_large(self, nbytes: int, owner: str) -> Large:
+        """Temporary memory in one piece: contiguous if that comes easily, else mapped together (see `large`)."""
+        from .large import kmem_alloc_large
+
+        return kmem_alloc_large(self, nbytes, owner)
+
+    def kernel_alloc(self, nbytes: int, owner: str) -> int:
+        """As `kmalloc`, but GFP_KERNEL whatever the caller asked, as page tables are; only a scope restrains it."""
+        if self.regions:
+            check_kernel_allocation(self, owner)
+        before, self._kernel_flags = self._kernel_flags, True
+        try:
+            return self.kmalloc(nbytes, owner)
+        finally:
+            self._kernel_flags = before
+
+    def fs_region(self, name: str) -> FsRegion:
+        """Filesystem work that reclaim must not re-enter (see `context`); a context manager."""
+        return FsRegion(self, name)
+
     # -- objects that live elsewhere -----------------------------------------------------------------------------------
 
     def charge(self, owner: str, nbytes: int) -> None:
@@ -281,7 +333,13 @@ class Machine:
             return got
         if order > MAX_ORDER or npages > buddy.npages - marks.min:
             raise self._deadlock(order, npages, owner, "more than the machine has")
-        scope = current_scope()
+        scope = current_scope() if self._kernel_flags else call_scope(self)
+        if scope == NORMAL and self.regions:
+            self.failed[min(order, MAX_ORDER)] += 1
+            raise ReclaimDeadlock(
+                f"deadlock: memory for {owner} ran out inside {self.regions[-1][0]!r}, and reclaim, allowed "
+                "everything, would have re-entered the filesystem there"
+            )
         # What kswapd would do: there is one thread, so who finds memory low does it.
         if buddy.free - npages < marks.low:
             wanted = marks.high + npages - buddy.free << self._shift
@@ -418,6 +476,8 @@ class Machine:
             "slab": self._slab.info(),
             "caches": {shrinker.name: shrinker.count() for shrinker in self._reclaim.shrinkers},
             "statistics": self.statistics,
+            "vmalloc": None if self._vmalloc is None else self._vmalloc.report(),
+            "recursions": [found.text() for found in self.recursions],
             "last_failure": self.last_failure,
         }
 
