@@ -122,7 +122,8 @@ def recover(
     try:
         overlay = Overlay(Borrowed(device), limit_bytes=limit, block_bytes=overlay_block_bytes(geo))
         try:
-            report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
+            with machine.fs_region("log recovery"), ring.buffered(machine):
+                report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
             written = _write_back(overlay, device, geo)
         finally:
             overlay.close()

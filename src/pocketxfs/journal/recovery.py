@@ -115,7 +115,8 @@ def replay(
     try:
         overlay = Overlay(device, limit_bytes=limit, block_bytes=overlay_block_bytes(geo))
         try:
-            report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
+            with machine.fs_region("log recovery"), ring.buffered(machine):
+                report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
         except BaseException:
             overlay.close()
             raise

@@ -1,11 +1,13 @@
 """The log as a ring of 512-byte blocks on some device: bounds, reads that wrap, records with their judgement.
 
-Reads go through small buffers: nothing here holds more than one record (256 KiB and its headers) or one window.
+Reads go through small buffers: nothing here holds more than one record (256 KiB and its headers) or one window.  Where
+recovery has given the ring a log buffer, what is larger than a page is read into that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..device import Device
 from ..errors import Corrupt, Unsupported
@@ -25,20 +27,24 @@ from ..format.log import (
     record_checksum_is,
     unpack_cycles,
 )
+from ..memory import Machine
+from .logbuffer import LogBuffer
 
 WINDOW_BLOCKS = 256
+PAGE_BLOCKS = 8
 
 
 class Ring:
     """The log of one filesystem."""
 
     __slots__ = (
-        "base_bytes", "blocks", "device", "has_crc", "max_record_blocks", "max_record_bytes", "name",
+        "base_bytes", "blocks", "buffer", "device", "has_crc", "max_record_blocks", "max_record_bytes", "name",
         "outstanding_blocks", "round_bytes", "sector_blocks", "uuid", "v2",
     )  # fmt: skip
 
     def __init__(self, device: Device, base_bytes: int, nbytes: int, geo: Geometry) -> None:
         self.device, self.base_bytes = device, base_bytes
+        self.buffer: LogBuffer | None = None
         self.blocks = nbytes >> BB_SHIFT
         self.uuid = geo.uuid
         self.has_crc = geo.has_crc
@@ -68,13 +74,34 @@ class Ring:
         """`count` blocks from `block` on, around the end of the ring where they reach past it."""
         if not 0 <= block < self.blocks or not 0 <= count <= self.blocks:
             raise Corrupt("log", self.name, "block range", f"within {self.blocks} blocks", f"{block}+{count}")
-        held = bytearray(count << BB_SHIFT)
         first = min(count, self.blocks - block)
+        if self.buffer is not None and count > PAGE_BLOCKS:
+            return self._through(self.buffer, block, first, count)
+        held = bytearray(count << BB_SHIFT)
         with memoryview(held) as view:
             self._into(block, view[: first << BB_SHIFT])
             if first < count:
                 self._into(0, view[first << BB_SHIFT :])
         return held
+
+    @contextmanager
+    def buffered(self, machine: Machine) -> Iterator[None]:
+        """Read by way of a log buffer of the machine's while this is open."""
+        self.buffer = LogBuffer(machine)
+        try:
+            yield
+        finally:
+            self.buffer.free()
+            self.buffer = None
+
+    def _through(self, buffer: LogBuffer, block: int, first: int, count: int) -> bytearray:
+        """`count` blocks by way of the log buffer, the first `first` of them from `block`, the rest from the start."""
+        large = buffer.room(count << BB_SHIFT)
+        split = first << BB_SHIFT
+        self.device.pread_into(self.base_bytes + (block << BB_SHIFT), large.segments(0, split))
+        if first < count:
+            self.device.pread_into(self.base_bytes, large.segments(split, (count << BB_SHIFT) - split))
+        return bytearray(large.data[: count << BB_SHIFT])
 
     def _into(self, block: int, view: memoryview) -> None:
         if len(view):

@@ -39,12 +39,16 @@ class Large:
         """Whether its pages lie together in RAM too."""
         return self.address < 0
 
-    def segments(self) -> list[memoryview]:
-        """What a bio takes: one piece where contiguous, else one a page."""
+    def segments(self, start: int, nbytes: int) -> list[memoryview]:
+        """What a bio takes for `nbytes` from byte `start`: one piece where contiguous, else one a page."""
         if self.address < 0:
-            return [self.data]
-        pages = self._machine.vmalloc_area.pages_at(self.address, self.nbytes)
-        return page_segments(self._machine.map, pages, self.nbytes, self._machine.page_bytes)
+            return [self.data[start : start + nbytes]]
+        page_bytes = self._machine.page_bytes
+        head = start % page_bytes
+        pages = self._machine.vmalloc_area.pages_at(self.address + start, nbytes)
+        found = page_segments(self._machine.map, pages, head + nbytes, page_bytes)
+        found[0] = found[0][head:]
+        return found
 
     def free(self) -> None:
         """Give it back.  Once only; views of it must not be used afterwards."""
