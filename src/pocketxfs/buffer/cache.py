@@ -395,6 +395,13 @@ class BufferCache:
         self._charged = 0
         return held
 
+    def all_buffers(self) -> list[Buffer]:
+        """Every cached buffer, in no order, and those forgotten but still queued."""
+        found = {id(buf): buf for buf in self._queue if buf.place != -1}
+        for table in (self._table, *(table for _, table in self._tables.values())):
+            found.update((id(buf), buf) for buf in table.values())
+        return list(found.values())
+
     # -- what it did -------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:

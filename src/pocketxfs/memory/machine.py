@@ -58,7 +58,6 @@ class Machine:
         "_owner_names",
         "_owner_pages",
         "_page_owner",
-        "_reclaim",
         "_shift",
         "_slab",
         "_vmalloc",
@@ -69,6 +68,7 @@ class Machine:
         "map",
         "page_bytes",
         "profile",
+        "reclaim",
         "recursions",
         "regions",
         "retried",
@@ -85,7 +85,7 @@ class Machine:
         self.watermarks: Watermarks = watermarks(npages, page_bytes)
         self._shift, self._mask = page_bytes.bit_length() - 1, page_bytes - 1
         self._buddy = Buddy(npages)
-        self._reclaim = Reclaim(self._buddy, page_bytes)
+        self.reclaim = Reclaim(self._buddy, page_bytes)
         #: The mark that an allocation without further ado must leave: low, or less after reclaim got nowhere.
         self._wake = self.watermarks.low
         # Owner 0 is nobody: the page is free.
@@ -303,11 +303,11 @@ class Machine:
 
     def register_shrinker(self, shrinker: Shrinker) -> None:
         """Ask `shrinker` for memory from now on."""
-        self._reclaim.shrinkers.append(shrinker)
+        self.reclaim.shrinkers.append(shrinker)
 
     def unregister_shrinker(self, shrinker: Shrinker) -> None:
         """Ask it no more."""
-        self._reclaim.shrinkers.remove(shrinker)
+        self.reclaim.shrinkers.remove(shrinker)
 
     def _slow(
         self,
@@ -319,7 +319,7 @@ class Machine:
         noretry: bool,
     ) -> T:
         """An allocation that did not succeed above the low mark.  `attempt(size, mark)` gives None or -1 on failure."""
-        marks, reclaim, buddy = self.watermarks, self._reclaim, self._buddy
+        marks, reclaim, buddy = self.watermarks, self.reclaim, self._buddy
         if noretry:
             got = attempt(size, marks.min)
             if got is None or got == -1:
@@ -374,7 +374,7 @@ class Machine:
         holders = sorted(self.owners().items(), key=lambda item: -item[1])
         caches = [
             (f"{shrinker.name}:{label}" if label != shrinker.name else label, nbytes)
-            for shrinker in self._reclaim.shrinkers
+            for shrinker in self.reclaim.shrinkers
             for label, nbytes in shrinker.owners()
         ]
         self.last_failure = {
@@ -427,6 +427,10 @@ class Machine:
             held[name] = held.get(name, 0) + nbytes
         return {name: nbytes for name, nbytes in held.items() if nbytes}
 
+    def charges(self) -> list[tuple[str, int]]:
+        """What is charged to whom now."""
+        return [(owner, nbytes) for owner, nbytes in self._charges.items() if nbytes]
+
     def page_owners(self) -> tuple[list[str], bytes]:
         """A picture of RAM: the names of owners, and for each page the index of its owner's (0: free)."""
         return list(self._owner_names), bytes(self._page_owner)
@@ -446,7 +450,7 @@ class Machine:
     @property
     def statistics(self) -> dict[str, Any]:
         """What happened so far: by order allocations, those that needed reclaim, those that failed; reclaim's work."""
-        buddy, reclaim = self._buddy, self._reclaim
+        buddy, reclaim = self._buddy, self.reclaim
         return {
             "allocations": list(buddy.allocations),
             "retried": list(self.retried),
@@ -474,7 +478,7 @@ class Machine:
             "fragmentation_index": [fragmentation_index(counts, order) for order in range(NR_ORDERS)],
             "unusable_index": [unusable_index(counts, order) for order in range(NR_ORDERS)],
             "slab": self._slab.info(),
-            "caches": {shrinker.name: shrinker.count() for shrinker in self._reclaim.shrinkers},
+            "caches": {shrinker.name: shrinker.count() for shrinker in self.reclaim.shrinkers},
             "statistics": self.statistics,
             "vmalloc": None if self._vmalloc is None else self._vmalloc.report(),
             "recursions": [found.text() for found in self.recursions],

@@ -14,7 +14,7 @@ Limits: nothing runs in the background; an allocation that finds memory low does
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from .buddy import Buddy
 
@@ -42,12 +42,14 @@ class Shrinker(Protocol):
 class Reclaim:
     """The registered shrinkers.  `running` is true while they are at work."""
 
-    __slots__ = ("_buddy", "_page_bytes", "claimed_bytes", "pages", "rounds", "running", "runs", "shrinkers")
+    __slots__ = ("_buddy", "_page_bytes", "claimed_bytes", "clock", "pages", "rounds", "running", "runs", "shrinkers")
 
     def __init__(self, buddy: Buddy, page_bytes: int) -> None:
         self._buddy, self._page_bytes = buddy, page_bytes
         self.shrinkers: list[Shrinker] = []
         self.running = False
+        #: Who measures this (see `buffer.measure`).
+        self.clock: Any = None
         self.runs = self.rounds = self.pages = self.claimed_bytes = 0
 
     def run(self, nbytes: int, scope: int, enough: Callable[[], bool]) -> bool:
