@@ -61,3 +61,21 @@ def test_sizes(text: str, nbytes: int) -> None:
 def test_not_sizes(text: str) -> None:
     with pytest.raises(ValueError):
         parse_size(text)
+
+
+def test_words_behind_the_name() -> None:
+    shape = profile("i386:vmalloc=4M:cpus=8:flags-per-call", 2 * MIB)
+    assert shape.name == "i386:vmalloc=4M:cpus=8:flags-per-call"
+    assert (shape.vmalloc_bytes, shape.cpus, shape.flags_per_call, shape.ram_bytes) == (4 * MIB, 8, True, 2 * MIB)
+    assert profile("i386,vmalloc=4M") == profile("i386:vmalloc=4M")
+    assert not profile("i386").flags_per_call and profile("i386").vmalloc_bytes == 128 * MIB
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nommu-16m:vmalloc=4M", "i386:vmalloc=5", "i386:vmalloc=0", "i386:vmalloc=2G", "i386:cpus=0", "i386:cpus=x",
+     "i386:fast", "i386:", "i386:flags-per-call=1", "i386:vmalloc=x"],
+)  # fmt: skip
+def test_words_that_make_no_sense(name: str) -> None:
+    with pytest.raises(ValueError):
+        profile(name)
