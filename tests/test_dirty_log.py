@@ -12,6 +12,13 @@ from pathlib import Path
 import pytest
 
 import pocketxfs
+from pocketxfs.buffer import BACKINGS
+from pocketxfs.device import open_device
+from pocketxfs.format.geometry import Geometry
+from pocketxfs.journal import replay
+from pocketxfs.memory import Machine, profile
+from pocketxfs.memory.context import ReclaimRecursion
+from pocketxfs.mounting import read_superblock
 from tests.conftest import no_judge
 from tests.judge import compare, kernel, manifest, ours
 from tests.judge.recipes import ALL
@@ -42,8 +49,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(whole, "sha256").hexdigest()
 
 
-@pytest.mark.parametrize("memory", ["16M", "4M"])
-@pytest.mark.parametrize("buffers", ["contiguous", "contiguous-exact", "unmapped"])
+@pytest.mark.parametrize(
+    ("memory", "buffers"),
+    [*(("4M", buffers) for buffers in BACKINGS), ("16M", "contiguous"), ("16M", "vm-map-ram")],
+)
 def test_replayed_in_memory_equals_the_kernels_recovery(dirty, memory, buffers):
     image, shown = dirty
     before = digest(image)
@@ -64,3 +73,52 @@ def test_norecovery_shows_what_lies_on_the_disk(dirty):
         assert fs.recovered is None
         assert fs.info()["log"]["state"] == "dirty"
         assert compare.report(compare.kernel_records(shown), ours.walk(fs))
+
+
+def in_pieces(machine: Machine) -> None:
+    """Take memory until none of what is free lies together: large memory must be mapped."""
+    for page in machine.alloc_bulk(machine.free_bytes // 4096 - machine.watermarks.low - 4, "x"):
+        if page // 4096 % 2:
+            machine.free_pages(page, 0)
+    while machine.buddyinfo().split()[5:] != ["0"] * 10:
+        machine.alloc_pages(1, "y", noretry=True)
+
+
+def replayed(image, machine_name: str, fragmented: bool, memory: int = 16 << 20):
+    """What the replay makes of the image (a hash of every changed byte), and its machine's report."""
+    with Machine(profile(machine_name, memory)) as machine:
+        if fragmented:
+            in_pieces(machine)
+        device = open_device(str(image), whole=True)
+        after, report = replay(device, Geometry(read_superblock(device)), machine)
+        assert report.counts.as_dict()["inodes"] > 100
+        hashed = hashlib.sha256()
+        for start, nbytes in after.changes():
+            hashed.update(start.to_bytes(8, "big") + after.pread(start, nbytes))
+        after.close()
+        assert "log" not in machine.owners()
+        return hashed.hexdigest(), machine.report()
+
+
+@pytest.mark.filterwarnings("error")
+def test_recovery_is_the_same_wherever_its_memory_lies(dirty):
+    """The log buffer contiguous, mapped, and on machines that cannot map; inside a scope nothing is reported."""
+    image, _ = dirty
+    seen = set()
+    for name, fragmented in (("nommu-16m", False), ("x86_64", False), ("x86_64", True), ("i386", True)):
+        digest_of_changes, report = replayed(image, name, fragmented)
+        seen.add(digest_of_changes)
+        assert report["recursions"] == []
+        assert (report["vmalloc"] is not None and report["vmalloc"]["maps"] > 0) == fragmented
+    assert len(seen) == 1
+
+
+def test_page_tables_in_recovery_without_a_scope_are_reported(dirty):
+    """The code of 2015: the log buffer's page table is allocated GFP_KERNEL in the middle of recovery."""
+    image, _ = dirty
+    with pytest.warns(ReclaimRecursion, match="pagetable.*inside 'log recovery'"):
+        _, report = replayed(image, "x86_64:flags-per-call", True)
+    (text,) = [text for text in report["recursions"] if text.startswith("possible recursion: pagetable")]
+    allocated, entered = text.split("'log recovery' was entered:")
+    assert "logbuffer.py" in allocated and "kmem_alloc_large" in allocated and "PageTable.populate" in allocated
+    assert "logbuffer.py" not in entered and "recovery.py" in entered and " replay\n" in entered

@@ -13,13 +13,13 @@ import pytest
 from tests.judge import compare, ours
 from tests.judge.kernel import Built
 from tests.judge.recipes import GOLDEN, Recipe
-from tests.test_truth import MACHINES
+from tests.test_truth import MACHINES, MAPPED_MACHINES
 
 IMAGES = Path(__file__).parent / "images"
 
 
 @pytest.mark.parametrize("recipe", GOLDEN, ids=lambda recipe: recipe.name)
-@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+@pytest.mark.parametrize("machine", [*MACHINES.values(), *MAPPED_MACHINES.values()], ids=[*MACHINES, *MAPPED_MACHINES])
 def test_manifest_equals_the_kernels(recipe: Recipe, machine: dict[str, str], tmp_path: Path) -> None:
     """As in `test_truth`."""
     image = tmp_path / "image"

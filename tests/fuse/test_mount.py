@@ -498,7 +498,15 @@ def test_mount_8_and_its_helper(image: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", ["machine=nommu-16m", "memory=4M,buffers=unmapped", "nosplice", "buffers=contiguous-exact"]
+    "options",
+    [
+        "machine=nommu-16m",
+        "memory=4M,buffers=unmapped",
+        "nosplice",
+        "buffers=contiguous-exact",
+        "memory=4M,buffers=vm-map-ram,machine=arm32",
+        "memory=4M,buffers=folio,machine=nommu-8m",
+    ],
 )
 def test_machines(image: Path, tmp_path: Path, options: str) -> None:
     """Readers in parallel, within the machine's memory, on several machines and both ways of moving data."""

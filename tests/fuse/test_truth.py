@@ -19,7 +19,17 @@ from tests.judge.recipes import MATRIX, Recipe
 
 from . import harness
 
-MACHINES = {"default": "mb=16", "unmapped-4m": "memory=4M,buffers=unmapped"}
+MACHINES = {
+    "default": "mb=16",
+    "unmapped-4m": "memory=4M,buffers=unmapped",
+    "vm-map-ram-4m": "memory=4M,buffers=vm-map-ram",
+}
+#: More of them for the recipe with 64 KiB directory blocks.
+MAPPED = {
+    "vmalloc-i386": "memory=4M,buffers=vmalloc,machine=i386:vmalloc=8M",
+    "folio-4m": "memory=4M,buffers=folio",
+    "folio-nommu": "buffers=folio,machine=nommu-8m",
+}
 
 
 def extents(fd: int) -> list[list[int]]:
@@ -41,10 +51,11 @@ def extents(fd: int) -> list[list[int]]:
 
 
 def _cases() -> Iterator[object]:
-    """Every recipe on the default machine, the plain one also on a small one."""
+    """Every recipe on the default machine, the plain one also on small ones."""
     for recipe in MATRIX:
-        for name in MACHINES if recipe.name in ("default", "scattered-1k", "dir-64k") else ("default",):
-            yield pytest.param(recipe, MACHINES[name], id=f"{recipe.name}-{name}")
+        machines = dict(MACHINES) if recipe.name in ("default", "scattered-1k", "dir-64k") else {"default": "mb=16"}
+        for name, options in {**machines, **(MAPPED if recipe.name == "dir-64k" else {})}.items():
+            yield pytest.param(recipe, options, id=f"{recipe.name}-{name}")
 
 
 @pytest.mark.judged

@@ -7,7 +7,7 @@ The region opens a NOFS scope, which everything below inherits, and remembers wh
 With the profile's `flags_per_call` there is no scope, as in 2015: each ordinary allocation in a region counts as made
 with a GFP_NOFS of its own, and page tables, which are allocated GFP_KERNEL whatever their caller asked, do not.  That
 is the bug of the thread.  It is reported as lockdep would report it, when it could happen and not only when it does:
-once for each pair of region and call, with both stacks, as a warning and in `Machine.recursions`.  Where reclaim then
+once for each region and way to the allocation, with both stacks, as a warning and in `Machine.recursions`.  Where reclaim then
 really runs there, the allocation fails with `ReclaimDeadlock`, because entering would tear what is half changed.
 
 Limits: one thread; a stack is file, line and function, as it was when the region was entered.
@@ -91,7 +91,7 @@ def check_kernel_allocation(machine: Machine, owner: str) -> None:
     region, entered = machine.regions[-1]
     here = stack(1)
     for known in machine.recursions:
-        if known.region == region and known.owner == owner and known.allocated[:4] == here[:4]:
+        if known.region == region and known.owner == owner and _callers(known.allocated) == _callers(here):
             return
     if len(machine.recursions) < MAX_REPORTS:
         found = Recursion(owner, region, here, entered)
@@ -107,6 +107,11 @@ def stack(skip: int) -> Stack:
         found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname))
         frame = frame.f_back
     return tuple(found)
+
+
+def _callers(frames: Stack) -> list[str]:
+    """What makes two reports the same one: who called whom, nearest the allocation."""
+    return [name for _, _, name in frames[:6]]
 
 
 def _lines(frames: Stack) -> str:
