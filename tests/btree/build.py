@@ -191,7 +191,7 @@ class Disk:
         return bytes(fork)
 
     def cache(self, backing="contiguous", ram=1 << 20):
-        machine = Machine(profile("nommu-16m", ram))
+        machine = Machine(profile("x86_64", ram))
         device = Slice(self.geo.dblocks << self.geo.block_log, self.start, memoryview(bytes(self.data)))
         return BufferCache(machine, device, self.geo, backing)
 
@@ -212,8 +212,10 @@ def close(cache):
     """Everything given back, nothing held."""
     assert all(buf.holds == 0 for buf in cache._table.values()), "a walk left a buffer held"
     cache.release_all()
-    assert cache.machine.used_bytes == 0
+    if not cache.backing.maps:
+        assert cache.machine.used_bytes == 0
     cache.machine.close()
+    assert cache.machine.used_bytes == 0
 
 
 def sample(tree, count, geo, seed=1):

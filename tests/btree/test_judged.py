@@ -118,7 +118,7 @@ def image(request, tmp_path_factory):
 
 @contextlib.contextmanager
 def opened_cache(path, backing):
-    machine = Machine(profile("nommu-16m", 1 << 20))
+    machine = Machine(profile("x86_64", 1 << 20))
     device = open_device(path)
     cache = BufferCache(machine, device, Geometry(superblock.verify(device.pread(0, 32768))), backing)
     yield cache

@@ -21,8 +21,10 @@ EXIT_TERMINATED = 143
 #: Taken before the verb and after it.
 COMMON = (
     Option(("--memory",), "memory", "all the memory there is: 4M, 16M, ...", "SIZE", default="16M"),
-    Option(("--buffers",), "buffers", "how buffers find memory", "KIND", default="contiguous"),
-    Option(("--machine",), "machine", "the machine to be: host, nommu-16m, ...", "NAME", default="host"),
+    Option(
+        ("--buffers",), "buffers", "how buffers find memory: contiguous, vmalloc, ...", "KIND", default="contiguous"
+    ),
+    Option(("--machine",), "machine", "the machine to be: host, nommu-16m, i386, ...", "NAME", default="host"),
     Option(("--json",), "json", "machine-readable output with a schema_version"),
     Option(("--partition",), "partition", "which partition of a disk image", "N", number),
     Option(("--offset",), "offset", "where in the image the filesystem begins", "BYTES", byte_count),

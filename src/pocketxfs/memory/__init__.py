@@ -19,15 +19,16 @@ when that does not help, the operation fails with `NoMemory`, which says who hol
     buddy      runs of 2^n pages, watermarks, /proc/buddyinfo and the two fragmentation indexes
     slab       what is smaller than a page
     scope      nofs() and noio()
+    context    regions that reclaim must not re-enter, and the report on who would let it
     reclaim    shrinkers, registered from above
     machine    all of it behind one object
+    vmalloc    addresses at which pages lie side by side (`Machine.vmalloc_area`); its `pagetable`, on a `hostmap`
+    vmap       vm_map_ram: small mappings from blocks of that
+    large      large temporary memory: contiguous first, mapped after
 
 Offset 0 is a page like any other: an offset must never be tested for truth.  One thread uses a machine at a time.
 
-Where the rest belongs.  The vmalloc area and vm_map_ram will be two modules of this package, standing on `Machine`
-and used only by buffer backings.  What they need is here: `Profile.mmu`, `.vmalloc_bytes`, `.cpus`, `.double_map`;
-`Frames.fd` to map a page a second time; `alloc_bulk` for the pages, and `alloc_pages` with an owner of their own for
-page tables; `current_scope` to check contexts; `register_shrinker` for a purge.  Nothing here knows of them.
+The last four are imported when they are first used.
 
 Source: the project's MEMORY.md; Linux's documentation of its allocators.  Limits: one zone, no per-CPU lists, no
 migration types, no compaction, no swap.

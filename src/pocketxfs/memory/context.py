@@ -7,8 +7,8 @@ The region opens a NOFS scope, which everything below inherits, and remembers wh
 With the profile's `flags_per_call` there is no scope, as in 2015: each ordinary allocation in a region counts as made
 with a GFP_NOFS of its own, and page tables, which are allocated GFP_KERNEL whatever their caller asked, do not.  That
 is the bug of the thread.  It is reported as lockdep would report it, when it could happen and not only when it does:
-once for each region and way to the allocation, with both stacks, as a warning and in `Machine.recursions`.  Where reclaim then
-really runs there, the allocation fails with `ReclaimDeadlock`, because entering would tear what is half changed.
+once for each region and way to the allocation, with both stacks, as a warning and in `Machine.recursions`.  Where
+reclaim then really runs there, the allocation fails with `ReclaimDeadlock`: entering would tear what is half changed.
 
 Limits: one thread; a stack is file, line and function, as it was when the region was entered.
 """
