@@ -9,7 +9,8 @@ that has not been flushed yet still shows; `unmap` makes it inaccessible.  A vie
 another's bytes at worst until the purge, and faults after it.
 
 Limits: a host may grant less than is asked for (an address-space limit, strict overcommit): half is tried, and half of
-that.  Linux allows a process some 65,000 mappings; each run of pages that lie together in the RAM is one.
+that.  Linux allows a process some 65,000 mappings; each run of pages that lie together in the RAM is one.  A page that
+is mapped here counts a second time in the process's RSS, though it is there once.
 """
 
 from __future__ import annotations
