@@ -109,7 +109,8 @@ def test_a_million_names(tmp_path: Path) -> None:
         no_judge(lacking)
     image = harness.copy(kernel.ensure(RECIPES["million"]).image, tmp_path)
     with harness.mounted(image, tmp_path, "mb=16") as point:
-        count = "n=$(find . -type f | wc -l); m=$(ls -U million/names | wc -l); k=$(ls -lR . | grep -c ^-); echo $n $m $k"
+        count = "n=$(find . -type f | wc -l); m=$(ls -U million/names | wc -l)"
+        count += "; k=$(ls -lR . | grep -c ^-); echo $n $m $k"
         found = harness.run("sh", "-c", count, cwd=point).stdout.split()
         assert found == ["1000000"] * 3
         report = live.report_of(str(point))
