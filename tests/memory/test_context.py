@@ -86,6 +86,7 @@ def test_a_page_table_without_a_scope_is_reported_with_both_stacks(flagged: Mach
     assert text in flagged.report()["recursions"]
 
 
+@pytest.mark.filterwarnings("ignore::pocketxfs.memory.context.ReclaimRecursion")
 def test_it_is_told_once(flagged: Machine) -> None:
     with pytest.warns(ReclaimRecursion):
         begin_transaction(flagged)
