@@ -137,11 +137,11 @@ class Run:
 
     # -- progress ----------------------------------------------------------------------------------------------
 
-    def progress(self, what: str, total: int | None = None) -> Progress:
+    def progress(self, what: str, total: int | None = None, **more: int) -> Progress:
         """A counter that shows itself on a terminal once the work turns out to be long."""
         from .common.progress import Progress
 
-        self._progress = Progress(what, total)
+        self._progress = Progress(what, total, **more)
         return self._progress
 
     # -- end ---------------------------------------------------------------------------------------------------

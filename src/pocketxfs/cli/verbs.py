@@ -23,5 +23,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "umount": ("umount", "take a mount away"),
     "memory": ("memory", "walk or read a tree, and show what memory it took"),
     "log": ("log", "what the log holds, transaction by transaction"),
+    "lab": ("lab", "measure what kinds of buffers cost, on any image, workload and machine"),
     "recover": ("recover", "replay the log into the image, as a mount would"),
 }

@@ -439,6 +439,15 @@ class Machine:
         """Free blocks by order, as a line of /proc/buddyinfo."""
         return "Node 0, zone   Normal " + "".join(f"{count:6d} " for count in self._buddy.counts())
 
+    def free_blocks(self) -> list[int]:
+        """Free blocks by order, as numbers."""
+        return self._buddy.counts()
+
+    @property
+    def vmalloc_if_used(self) -> VmallocArea | None:
+        """The vmalloc area, where somebody has asked for it."""
+        return self._vmalloc
+
     def fragmentation_index(self, order: int) -> int:
         """See `buddy.fragmentation_index`."""
         return fragmentation_index(self._buddy.counts(), order)

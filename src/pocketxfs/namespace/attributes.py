@@ -43,7 +43,7 @@ def entries(mount: Mount, inode: Inode) -> Iterator[fmt.AttrEntry]:
     # each leaf must name the one before it, so that no chain of damaged ones comes round again
     last = 0
     while True:
-        with _read(mount, inode, fsb) as block:
+        with read_block(mount, inode, fsb) as block:
             head = da.header(block, mount.geo)
             check_da_owner(head, inode.ino, block)
             if head.magic not in da.ATTR_LEAF_MAGICS:
@@ -56,7 +56,8 @@ def entries(mount: Mount, inode: Inode) -> Iterator[fmt.AttrEntry]:
             return
 
 
-def _read(mount: Mount, inode: Inode, fsb: int) -> Buffer:
+def read_block(mount: Mount, inode: Inode, fsb: int) -> Buffer:
+    """The attribute block at file block `fsb`, held."""
     pieces = block_pieces(mount, inode, fsb, 1, ATTR_FORK)
     return mount.cache.read(pieces[0][0], pieces[0][1], DA_OPS)
 
@@ -68,7 +69,7 @@ def _descend(mount: Mount, inode: Inode, wanted: int | None) -> int | None:
     fsb = 0
     level: int | None = None
     for _ in range(da.MAX_DEPTH + 1):
-        with _read(mount, inode, fsb) as block:
+        with read_block(mount, inode, fsb) as block:
             head = da.header(block, geo)
             check_da_owner(head, inode.ino, block)
             if head.magic not in da.NODE_MAGICS:
@@ -108,7 +109,7 @@ def _find(mount: Mount, inode: Inode, name: bytes, namespace: int) -> fmt.AttrEn
     fsb = _descend(mount, inode, wanted)
     steps = 0
     while fsb is not None:
-        with _read(mount, inode, fsb) as block:
+        with read_block(mount, inode, fsb) as block:
             head = da.header(block, geo)
             check_da_owner(head, inode.ino, block)
             if head.magic not in da.ATTR_LEAF_MAGICS:

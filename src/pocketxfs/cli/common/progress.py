@@ -20,12 +20,12 @@ CHECK_EVERY = 64
 
 
 class Progress:
-    """Counts things done.  `tick` is cheap: the clock is read every `CHECK_EVERY` of them."""
+    """Counts things done.  `tick` is cheap: the clock is read after every so many of them."""
 
-    __slots__ = ("_bar", "_count", "_shown", "_started", "_total", "_watched", "_what")
+    __slots__ = ("_bar", "_count", "_every", "_shown", "_started", "_total", "_watched", "_what")
 
-    def __init__(self, what: str, total: int | None = None) -> None:
-        self._what, self._total = what, total
+    def __init__(self, what: str, total: int | None = None, every: int = CHECK_EVERY) -> None:
+        self._what, self._total, self._every = what, total, every
         self._watched = stderr_is_terminal()
         self._started = monotonic() if self._watched else 0.0
         self._count = self._shown = 0
@@ -42,7 +42,7 @@ class Progress:
         if not self._watched:
             return
         self._count += count
-        if self._count - self._shown < CHECK_EVERY:
+        if self._count - self._shown < self._every:
             return
         if self._bar is None:
             if monotonic() - self._started < START_SECONDS:
