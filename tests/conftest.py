@@ -1,7 +1,7 @@
 """What all tests share: judged tests skip loudly (in CI: fail) where the judge is missing; slow ones need `--torture`.
 
 A test marked `judged` needs the machine's kernel; `judged("next")` also the next release's xfsprogs, `judged("uml")`
-user-mode Linux; `judged("repair")` only xfsprogs, no root.
+user-mode Linux; `judged("repair")` only xfsprogs, `judged("chromium")` only a browser, no root.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def in_ci() -> bool:
 
 def missing_judge(*needs: str) -> str | None:
     """What a judged test lacks here."""
+    if "chromium" in needs:
+        return None if shutil.which("chromium") else "chromium (Debian: chromium)"
     if "repair" in needs:
         lacking = None if shutil.which("xfs_repair") else "xfs_repair (Debian: xfsprogs)"
     else:
@@ -52,6 +54,7 @@ def pytest_report_header() -> list[str]:
     lines = []
     for label, needs in (
         ("the kernel", ()), ("xfsprogs next", ("next",)), ("user-mode Linux", ("uml",)), ("xfs_repair", ("repair",)),
+        ("chromium", ("chromium",)),
     ):  # fmt: skip
         lines.append(f"{label}: {missing_judge(*needs) or 'here'}")
     return ["judges: " + "; ".join(lines).replace("; ", "\n        ")]

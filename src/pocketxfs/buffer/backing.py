@@ -96,10 +96,12 @@ _CLASSES = {
     "contiguous-exact": ("exact", "ContiguousExact"),
     "unmapped": ("unmapped", "Unmapped"),
     "vm-map-ram": ("vmapram", "VmMapRam"),
+    "vm-map-ram:mapped": ("vmapram", "VmMapRamMapped"),
     "vmalloc": ("vmalloc", "Vmalloc"),
     "folio": ("folio", "Folio"),
 }
-BACKINGS = tuple(_CLASSES)
+#: A word behind a colon changes one of these; it is not a kind of its own.
+BACKINGS = tuple(name for name in _CLASSES if ":" not in name)
 
 
 def _class_named(name: str) -> type[Backing]:
@@ -107,7 +109,7 @@ def _class_named(name: str) -> type[Backing]:
     if found is None:
         from ..errors import Unsupported
 
-        raise Unsupported(f"no buffer backing {name!r}: there are {', '.join(BACKINGS)}")
+        raise Unsupported(f"no buffer backing {name!r}: there are {', '.join(_CLASSES)}")
     module, kind = found
     chosen: type[Backing] = getattr(import_module("." + module, __package__), kind)
     return chosen

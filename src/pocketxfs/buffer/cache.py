@@ -143,11 +143,7 @@ class BufferCache:
         place = self.backing.allocate(nbytes, stats.owner)
         buf = self._new(device, table, daddr, nbytes, maps, place, stats)
         try:
-            if maps is None:
-                device.pread_into(daddr << 9, (buf.data,) if type(place) is int else buf.segments())  # type: ignore[arg-type]
-            else:
-                for (at, _), segments in zip(maps, cut(buf.segments(), maps), strict=True):
-                    device.pread_into(at << 9, segments)
+            self.submit(buf)
             ops.verify(buf, self.geo)
         except BaseException:
             stats.failed += 1
@@ -230,7 +226,7 @@ class BufferCache:
         buf = self._new(self.device, self._table, daddr, nbytes, None, place, stats)
         buf.holds = 0
         try:
-            self.device.pread_into(daddr << 9, buf.segments())
+            self.submit(buf)
         except BaseException as error:
             self._discard(buf)
             if isinstance(error, DeviceError):
@@ -394,6 +390,16 @@ class BufferCache:
         self.machine.uncharge(self.name, self._charged * BUFFER_CHARGE_BYTES)
         self._charged = 0
         return held
+
+    def submit(self, buf: Buffer) -> None:
+        """Read a buffer from its device: bios of its segments (kernel: xfs_buf_ioapply_map)."""
+        maps = buf.maps
+        if maps is None:
+            data = buf.data if type(buf.place) is int else None
+            buf.device.pread_into(buf.daddr << 9, buf.segments() if data is None else (data,))
+        else:
+            for (at, _), segments in zip(maps, cut(buf.segments(), maps), strict=True):
+                buf.device.pread_into(at << 9, segments)
 
     def all_buffers(self) -> list[Buffer]:
         """Every cached buffer, in no order, and those forgotten but still queued."""

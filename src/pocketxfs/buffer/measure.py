@@ -4,7 +4,8 @@
     ...
     clock.report()["map"]["cpu_ns"]
 
-Steps are allocate and free (the backing's), map, unmap and purge (the vmalloc area's), reclaim (the machine's).  Each
+Steps are allocate and free (the backing's), map, unmap and purge (the vmalloc area's), reclaim (the machine's), and
+bio: finding a buffer's segments and reading them.  Each
 is counted in itself: an allocation's time does not hold that of the mapping or the reclaim inside it.  CPU time is the
 thread's, user and system.  Until it is asked for nothing is measured and nobody pays; from then on each step costs
 about `overhead_ns` more, which is in its figures.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .cache import BufferCache
 
 T = TypeVar("T")
-STEPS = ("allocate", "free", "map", "unmap", "purge", "reclaim")
+STEPS = ("allocate", "free", "map", "unmap", "purge", "reclaim", "bio")
 
 
 class Clock:
@@ -131,4 +132,6 @@ def measure(cache: BufferCache) -> Clock:
     machine.reclaim.clock = clock
     machine.reclaim.__class__ = _MeasuredReclaim
     cache.backing = _Measured(cache.backing, clock)
+    submit = cache.submit
+    cache.submit = lambda buf: clock.step("bio", submit, buf)  # type: ignore[method-assign]
     return clock

@@ -126,7 +126,7 @@ def _jobs(run: Run, folder: Path) -> list[Job]:
     if args.quick:
         return matrix.quick(folder)
     workloads = _known("workload", args.workloads, WORKLOADS)
-    backings = _known("kind of buffers", args.backings, BACKINGS)
+    backings = _known("kind of buffers", args.backings, (*BACKINGS, "vm-map-ram:mapped")) if args.backings else BACKINGS
     machines = args.machines or list(matrix.MACHINES)
     memories = args.memories or list(matrix.MEMORIES)
     try:

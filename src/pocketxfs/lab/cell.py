@@ -28,7 +28,7 @@ from .sample import Sampler
 from .workloads import WORKLOADS
 
 #: Changed when outcomes are no longer to be compared with earlier ones.
-EDITION = 1
+EDITION = 2
 #: Events of a trace between two samples.
 TRACE_STEP = 50
 
@@ -171,6 +171,7 @@ def _figures(machine: dict[str, Any], cache: dict[str, Any], clock: dict[str, An
         "fallbacks": cache.get("fallbacks"),
         "hit_rate": cache["hits"] / total if total else 1.0,
         "clock": clock,
+        "kinds": cache["kinds"],
         "owners": machine["owners"],
         "recursions": machine["recursions"],
     }

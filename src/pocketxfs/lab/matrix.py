@@ -50,10 +50,11 @@ def quick(folder: Path) -> list[Job]:
         and (spec.workload, Path(spec.image).stem) != ("lookup", "dir-4k")
     ]
     jobs += [Job(spec) for spec in cells(folder, workloads=("recovery",), machines=("host",), memories=("4M",))]
-    mixed = _at(folder, "mixed", "dir-64k", ("nommu-8m", "i386"), "8M", tasks=64, size=0.5)
-    walks = _at(folder, "walk", "dir-64k", ("i386:vmalloc=1M",), "8M")
+    # enough at once that runs of pages are refused; an area that is too small, and one that does with purging
+    mixed = _at(folder, "mixed", "dir-64k", ("nommu-8m", "i386"), "8M", tasks=500, size=0.5)
+    walks = _at(folder, "walk", "dir-64k", ("i386:vmalloc=4M", "i386:vmalloc=8M"), "2M")
     jobs += [Job(spec) for spec in (*mixed, *walks)]
-    jobs += [Job(spec, bisect=True) for spec in _at(folder, "walk", "dir-64k", ("i386",), "0")]
+    jobs += [Job(spec, bisect=True) for spec in _at(folder, "mixed", "dir-4k", ("i386",), "0", tasks=24, size=0.2)]
     return jobs
 
 

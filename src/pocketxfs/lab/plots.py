@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 from PIL import Image
 
-from ..buffer import BACKINGS
+from . import tables
 from .cell import Spec
 
 matplotlib.use("svg")
@@ -23,8 +23,8 @@ matplotlib.rcParams.update({"svg.fonttype": "none", "font.size": 8, "svg.hashsal
 from matplotlib import pyplot  # noqa: E402
 
 Outcome = dict[str, Any]
-STEPS = ("allocate", "free", "map", "unmap", "purge", "reclaim")
-COLOURS = ("#3366aa", "#77aadd", "#88bb55", "#dd8833", "#aa3355", "#775599")
+STEPS = ("allocate", "free", "map", "unmap", "purge", "reclaim", "bio")
+COLOURS = ("#3366aa", "#77aadd", "#88bb55", "#dd8833", "#aa3355", "#775599", "#999999")
 #: Owners of pages; free is white, who comes later takes the next.
 PALETTE = (
     "#ffffff", "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999", "#ee8866", "#44bb99",
@@ -116,7 +116,7 @@ def smallest(bisections: list[Outcome]) -> str:
     if not groups:
         return ""
     figure, axis = pyplot.subplots(figsize=(max(5.0, 1.3 * len(groups)), 3.2), constrained_layout=True)
-    for index, backing in enumerate(BACKINGS):
+    for index, backing in enumerate(tables.backings(bisections)):
         at = [place + index * 0.14 for place, name in enumerate(groups) if backing in groups[name]]
         axis.bar(
             at,
@@ -139,7 +139,7 @@ def comparable(ran: list[Outcome]) -> dict[str, dict[str, float]]:
         spec = Spec(**cell["spec"])
         if cell["survived"]:
             groups[tuple(spec._replace(buffers=""))][spec.buffers] = cell
-    backings = [name for name in BACKINGS if any(name in of for of in groups.values())]
+    backings = [name for name in tables.backings(ran) if any(name in of for of in groups.values())]
     whole = [of for of in groups.values() if all(name in of for name in backings)]
     sums: dict[str, dict[str, float]] = {}
     for name in backings:
@@ -177,5 +177,5 @@ def costs(ran: list[Outcome]) -> str:
         left = [a + b for a, b in zip(left, values, strict=True)]
     axis.invert_yaxis()
     axis.set_xlabel("CPU ms")
-    axis.legend(frameon=False, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(frameon=False, ncols=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _svg(figure)

@@ -14,7 +14,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..buffer import BACKINGS
 from ..errors import Unsupported
 from . import tables
 from .cell import Spec
@@ -84,13 +83,14 @@ def _matrix(cells: list[Outcome]) -> str:
     for cell in cells:
         spec = Spec(**cell["spec"])
         rows[_group(spec)][spec.buffers] = cell
-    head = "".join(f"<th>{escape(name)}</th>" for name in BACKINGS)
+    names = tables.backings(cells)
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     lines = []
     for group, found in rows.items():
         workload, image, machine, memory, seed, tasks, _ = group
         first = f"{workload}{f' ×{tasks}' if tasks else ''}"
         line = "".join(f'<td class="l">{escape(str(word))}</td>' for word in (first, image, machine, memory, seed))
-        lines.append(f"<tr>{line}{''.join(_state(found.get(name)) for name in BACKINGS)}</tr>")
+        lines.append(f"<tr>{line}{''.join(_state(found.get(name)) for name in names)}</tr>")
     return (
         '<table id="matrix"><tr><th class="l">workload</th><th class="l">image</th><th class="l">machine</th>'
         f'<th class="l">memory</th><th class="l">seed</th>{head}</tr>{"".join(lines)}</table>'
@@ -111,12 +111,13 @@ def _smallest(bisections: list[Outcome]) -> str:
     for found in bisections:
         spec = Spec(**found["spec"])
         rows[_group(spec._replace(memory=""))][spec.buffers] = found
+    names = tables.backings(bisections)
     lines = []
     for group, of in rows.items():
         workload, image, machine, _, _, tasks, _ = group
         name = f"{workload}{f' ×{tasks}' if tasks else ''} on {image}, {machine}"
         line = []
-        for backing in BACKINGS:
+        for backing in names:
             one = of.get(backing)
             if one is None or one["refused"]:
                 line.append(f'<td class="no">{"refused" if one else ""}</td>')
@@ -124,7 +125,7 @@ def _smallest(bisections: list[Outcome]) -> str:
                 text = tables.size(one["smallest_bytes"]) if one["smallest_bytes"] else "never"
                 line.append(f'<td title="{escape(one.get("why") or "")}">{text}</td>')
         lines.append(f'<tr><td class="l">{escape(name)}</td>{"".join(line)}</tr>')
-    head = "".join(f"<th>{escape(name)}</th>" for name in BACKINGS)
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     return f'<table id="smallest"><tr><th class="l">workload</th>{head}</tr>{"".join(lines)}</table>'
 
 

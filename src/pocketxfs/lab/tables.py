@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..buffer import BACKINGS
 from .cell import Spec
 
 Outcome = dict[str, Any]
@@ -22,6 +23,10 @@ def _clock(step: str) -> Callable[[Outcome], Any]:
 
 def _area(name: str) -> Callable[[Outcome], Any]:
     return lambda o: o["vmalloc"][name] if o["vmalloc"] else 0
+
+
+def _kind(kind: str) -> Callable[[Outcome], Any]:
+    return lambda o: o["kinds"].get(kind, {}).get("misses", 0)
 
 
 def _allocation(name: str) -> Callable[[Outcome], Any]:
@@ -59,6 +64,8 @@ COLUMNS: dict[str, Callable[[Outcome], Any]] = {
     "io_reads": lambda o: o["io"]["reads"],
     "io_segments": lambda o: o["io"]["segments"],
     "io_bytes": lambda o: o["io"]["bytes"],
+    "inode_buffers": _kind("inode"),
+    "directory_buffers": _kind("dir"),
     "hit_rate": lambda o: round(o["hit_rate"], 4),
     "cpu_ms_allocate": _clock("allocate"),
     "cpu_ms_free": _clock("free"),
@@ -66,6 +73,7 @@ COLUMNS: dict[str, Callable[[Outcome], Any]] = {
     "cpu_ms_unmap": _clock("unmap"),
     "cpu_ms_purge": _clock("purge"),
     "cpu_ms_reclaim": _clock("reclaim"),
+    "cpu_ms_bio": _clock("bio"),
     "cpu_s": lambda o: round(o["cpu_s"], 3),
     "recursions": lambda o: len(o["recursions"]),
     "failure": lambda o: (o["failure"] or {}).get("error", "").split("\n")[0],
@@ -113,6 +121,12 @@ def write(folder: Path, cells: list[Outcome], bisections: list[Outcome]) -> list
     with open(folder / "results.json", "w", encoding="utf-8") as out:
         json.dump({"schema_version": 1, "cells": plain, "smallest": bisections}, out, indent=1)
     return [*written, folder / "results.json"]
+
+
+def backings(outcomes: list[Outcome]) -> list[str]:
+    """The kinds of buffers that are among them: the usual ones in their order, then others."""
+    found = {outcome["spec"]["buffers"] for outcome in outcomes}
+    return [name for name in BACKINGS if name in found] + sorted(found - set(BACKINGS))
 
 
 def word(outcome: Outcome) -> str:
