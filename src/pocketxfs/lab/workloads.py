@@ -286,15 +286,21 @@ def _sample_names(fs: FileSystem, folder: Inode, rng: random.Random, most: int =
 
 
 def _directory_path(mount: Any, folder: Inode, name: bytes) -> Iterator[Any]:
-    """The blocks that a lookup by hash goes through, each held: node and leaf, or a block-form directory's one."""
-    geo = mount.geo
+    """The blocks that a lookup by hash goes through, each held: node and leaf, or a block-form directory's one.
+
+    They are read as a transaction reads them (a create, a rename): reclaim must not re-enter the filesystem meanwhile.
+    """
+    geo, transaction = mount.geo, mount.machine.fs_region("transaction")
     if folder.size == geo.dir_block_bytes:
-        yield directory.read_block(mount, folder, 0, directory.DATA_OPS)
+        with transaction:
+            buf = directory.read_block(mount, folder, 0, directory.DATA_OPS)
+        yield buf
         return
     wanted = dir_hash(name, geo)
     fsb = geo.dir_leaf_fsb
     for _ in range(da.MAX_DEPTH + 1):
-        buf = directory.read_block(mount, folder, fsb, directory.DA_OPS)
+        with transaction:
+            buf = directory.read_block(mount, folder, fsb, directory.DA_OPS)
         yield buf
         head = da.header(buf, geo)
         if head.magic not in da.NODE_MAGICS:
