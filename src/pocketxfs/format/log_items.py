@@ -17,6 +17,10 @@ TRANS_HEADER_MAGIC = 0x5452414E  # "TRAN"
 TRANS_HEADER_BYTES = 16
 #: More regions than this cannot make up an item (XLOG_MAX_REGIONS_IN_ITEM).
 MAX_REGIONS = 65536 // 128 // 2 + 1
+#: Nor more bytes: the largest buffer, or the largest attribute with its name, and some.
+MAX_ITEM_BYTES = 1 << 20
+#: Extents of one intent; the kernel puts 16 at most into one.
+MAX_EXTENTS = 4096
 
 LI_EFI, LI_EFD, LI_IUNLINK = 0x1236, 0x1237, 0x1238
 LI_INODE, LI_BUF, LI_DQUOT, LI_QUOTAOFF, LI_ICREATE = 0x123B, 0x123C, 0x123D, 0x123E, 0x123F
@@ -77,6 +81,9 @@ DISK_DQUOT_BYTES = 104
 DQBLK_BYTES = 136
 DQBLK_CRC_OFFSET, DQBLK_LSN_OFFSET = 108, 112
 
+#: Operations of attribute intents from this one on are on parent pointers.
+ATTRI_PARENT = 4
+
 #: The largest flush counter of a V4 inode before it starts again.
 DI_MAX_FLUSH = 0xFFFF
 
@@ -136,7 +143,7 @@ class Abi:
         self._map = Struct(order + "QQQII")
         self._phys = Struct(order + "QII")
         self._xmi = Struct(order + "8xQQQIIQQQQQQ")
-        self._attri = Struct(order + "4xIQQIHHII")
+        self._attri = Struct(order + "4xIQQIIII")
         #: what done items say: the intent's id
         self.done = Struct(order + "8xQ")
         self.flags2 = Struct(order + "120xQ").unpack_from
@@ -186,6 +193,8 @@ class Abi:
     def extents(self, region: bytes | bytearray | memoryview, where: str) -> list[tuple[int, int]]:
         """(start block, blocks) of an extent-free intent, in a 64-bit or an i386 kernel's padding."""
         count, _ = self._efi.unpack_from(region)
+        if count > MAX_EXTENTS:
+            raise Corrupt("extent free log item", where, "extents", f"at most {MAX_EXTENTS}", count)
         rest = memoryview(region)[16:]
         for layout in (self._extent64, self._extent32):
             if len(rest) == count * layout.size:
@@ -202,6 +211,8 @@ class Abi:
 
     def _array(self, layout: Struct, region: bytes | bytearray | memoryview, where: str) -> list[tuple[int, ...]]:
         count, _ = self._efi.unpack_from(region)
+        if count > MAX_EXTENTS:
+            raise Corrupt("intent log item", where, "extents", f"at most {MAX_EXTENTS}", count)
         if len(region) != 16 + count * layout.size:
             raise Corrupt("intent log item", where, "length", f"that of {count} extents", len(region))
         return [layout.unpack_from(region, 16 + index * layout.size) for index in range(count)]
@@ -213,10 +224,15 @@ class Abi:
         return self._xmi.unpack_from(region)
 
     def attri(self, region: bytes | bytearray | memoryview, where: str) -> tuple[int, ...]:
-        """(generation, id, inode, operation, name length, new name length, value length, filter)."""
+        """(generation, id, inode, operation, name length, new name length, value length, filter).
+
+        The two lengths are one 32-bit number, but for parent pointers, which change one name into another.
+        """
         if len(region) < self._attri.size:
             raise Corrupt("attribute log item", where, "length", self._attri.size, len(region))
-        return self._attri.unpack_from(region)
+        generation, ident, ino, operation, length, value, within = self._attri.unpack_from(region)
+        length, new = self.pair.unpack_from(region, 28) if operation & 0xFF >= ATTRI_PARENT else (length, 0)
+        return generation, ident, ino, operation, length, new, value, within
 
 
 # magic mode version format metatype uid gid nlink projid_lo projid_hi big_nextents(v2: pad, flushiter)

@@ -11,6 +11,7 @@ from struct import Struct
 
 from ..errors import Corrupt
 from ..format import log_items as li
+from ..format import superblock
 from ..format.block import checksum
 from ..format.geometry import NULL_AGBLOCK, Geometry
 from .buffers import NULL_LSN, Buffer, BufferStore
@@ -26,6 +27,11 @@ _BLOCK_HEAD = Struct(">4xHH")  # magic, bb_level, bb_numrecs
 _LONG_HEADER_V4, _LONG_HEADER_V5 = 24, 72
 _METAFILE_RTRMAP = 7
 _LEVEL_NUMRECS = Struct(">HH")
+#: What no transaction changes about a filesystem.
+_FIXED = (
+    "sb_magicnum", "sb_blocksize", "sb_uuid", "sb_logstart", "sb_rootino", "sb_agblocks", "sb_logblocks", "sb_sectsize",
+    "sb_inodesize", "sb_blocklog", "sb_agblklog",
+)  # fmt: skip
 
 
 class Counts:
@@ -88,7 +94,7 @@ class Applier:
             self._unlinked(regions, buffer, bits, where)
             counts.unlinked_buffers += 1
             return
-        if geo.has_crc and store.newer(buffer, lsn):
+        if geo.has_crc and store.newer(buffer, lsn, flags >> li.BLFT_SHIFT):
             counts.buffers_newer += 1
             return
         if flags & li.BLF_DQUOT_BUF:
@@ -114,8 +120,28 @@ class Applier:
             else:
                 buffer.dirty = True
             if daddr == 0:
-                self.superblock_changed = True
+                self._superblock(buffer.data, where)
         counts.buffers += 1
+
+    def _superblock(self, data: bytearray, where: str) -> None:
+        """The primary superblock was replayed: what comes after it may lie where the filesystem has grown to.
+
+        Kernel: xlog_recover_do_primary_sb_buffer.
+        """
+        self.superblock_changed = True
+        new, old = superblock.decode(bytes(data)), self.geo.sb
+        for name in _FIXED:
+            if getattr(new, name) != getattr(old, name):
+                raise Corrupt("superblock in the log", where, name, getattr(old, name), getattr(new, name))
+        if (new.sb_dblocks, new.sb_agcount) == (old.sb_dblocks, old.sb_agcount):
+            return
+        if new.sb_agcount < old.sb_agcount:
+            raise Corrupt("superblock in the log", where, "sb_agcount", f"at least {old.sb_agcount}", new.sb_agcount)
+        whole = bytearray(data)
+        if self._v5:
+            crc = checksum(whole, superblock.SB_CRC_OFFSET)
+            whole[superblock.SB_CRC_OFFSET : superblock.SB_CRC_OFFSET + 4] = crc.to_bytes(4, "little")
+        self.geo = Geometry(superblock.verify(bytes(whole), where))
 
     def _copy(self, regions: list[Region], buffer: Buffer, bits: int, where: str, dquots: bool = False) -> None:
         """Lay the logged chunks over the buffer (kernel: xlog_recover_do_reg_buffer)."""

@@ -48,6 +48,8 @@ _ANNOUNCED_DA: dict[int, bytes] = {
     li.BLFT_DIR_LEAF1: b"\x3d\xf1", li.BLFT_DIR_LEAFN: b"\x3d\xff", li.BLFT_DA_NODE: b"\x3e\xbe",
     li.BLFT_ATTR_LEAF: b"\x3b\xee",
 }  # fmt: skip
+#: Types whose blocks begin with a head on filesystems with realtime groups only.
+_WITHOUT_HEADS = (li.BLFT_RTBITMAP, li.BLFT_RTSUMMARY)
 _META_UUID_OFFSET = 248
 
 _DINODE_MAGIC = b"IN"
@@ -202,8 +204,10 @@ class BufferStore:
 
     # -- what the LSN rules ask ----------------------------------------------------------------------------------
 
-    def lsn_of(self, buffer: Buffer) -> int:
+    def lsn_of(self, buffer: Buffer, announced: int = 0) -> int:
         """The LSN that a V5 buffer on the disk has, or 0 where it says none (kernel: xlog_recover_get_buf_lsn)."""
+        if announced in _WITHOUT_HEADS and not self.geo.has_rtgroups:
+            return 0  # plain bits and counts, which may look like anything
         data = buffer.data
         magic = bytes(data[:4])
         spots = MAGICS.get(magic) or _OLD_MAGICS.get(magic)
@@ -222,11 +226,11 @@ class BufferStore:
         lsn = int.from_bytes(data[lsn_at : lsn_at + 8], "big")
         return 0 if lsn == NULL_LSN else lsn
 
-    def newer(self, buffer: Buffer, lsn: int) -> bool:
+    def newer(self, buffer: Buffer, lsn: int, announced: int = 0) -> bool:
         """Whether a buffer is not older than a transaction and so must not be replayed over.  V5 only."""
         if buffer.batch == self.batch and self.batch:
             return False
-        return self.lsn_of(buffer) >= lsn
+        return self.lsn_of(buffer, announced) >= lsn
 
     def replayed(self, buffer: Buffer, lsn: int, announced: int) -> None:
         """A buffer item has been replayed into a V5 buffer: it gets this LSN when it is written."""
@@ -234,6 +238,8 @@ class BufferStore:
         buffer.batch = self.batch
         data = buffer.data
         magics = _ANNOUNCED.get(announced)
+        if announced in _WITHOUT_HEADS and not self.geo.has_rtgroups:
+            magics = ()
         if magics is not None:
             magic = bytes(data[:4])
             if magic in magics:

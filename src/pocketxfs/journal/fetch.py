@@ -6,15 +6,17 @@ from collections import OrderedDict
 
 from ..errors import Corrupt
 from ..format.log import CONTINUE_TRANS, FMT_LINUX_LE, HEADER_MAGIC_BYTES, OP, OP_BYTES, WAS_CONT_TRANS, Record
-from ..format.log_items import Abi, abi
+from ..format.log_items import MAX_ITEM_BYTES, Abi, abi
 from .ring import RecordData, Ring
 from .scan import BLOCK_SHIFT, CROSSES, OFFSET_MASK, OFFSET_SHIFT, place_block, place_offset
 
 Region = memoryview | bytearray
+#: Records held at least: an item goes on from one into the next.
+KEPT_RECORDS = 2
 
 
 class Fetcher:
-    """Reads items by place.  Keeps the records read last, as many as `limit_bytes` hold and two at least.
+    """Reads items by place.  Keeps the records read last, as many as `limit_bytes` hold and `KEPT_RECORDS` at least.
 
     The log was scanned before: what is read here has been verified, and is verified again as it is read.
     """
@@ -44,7 +46,7 @@ class Fetcher:
             found = RecordData(self._ring, record, count)
             if not found.crc_ok:
                 raise Corrupt("log record", self._ring.where(block), "h_crc", "the one that was scanned", "another")
-            while len(kept) >= 2 and self._bytes + len(found.data) > self._limit:
+            while len(kept) >= KEPT_RECORDS and self._bytes + len(found.data) > self._limit:
                 old, gone = kept.popitem(last=False)
                 self._bytes -= len(gone.data)
                 self._ends.pop(old, None)
@@ -94,8 +96,13 @@ class Fetcher:
                 if got == tid and length:
                     regions.append(view[body:following])
             return regions
+        # What is collected over records is copied: views would hold on to more records than there is memory for.
+        regions[0] = bytearray(regions[0])
+        total = length
         open_region = flags & CONTINUE_TRANS
         while len(regions) < wanted or open_region:
+            if total > MAX_ITEM_BYTES:
+                raise Corrupt("log item", self.where(place), "length", f"at most {MAX_ITEM_BYTES} bytes", total)
             if following >= end:
                 now = self._load(now.next_block)
                 view, end, following = self._view, self._end(now), 0
@@ -105,14 +112,12 @@ class Fetcher:
             following = body + length
             if got != tid:
                 continue
+            total += length
             if flags & WAS_CONT_TRANS:
-                last = regions[-1]
-                joined = last if type(last) is bytearray else bytearray(last)
-                joined += view[body:following]
-                regions[-1] = joined
+                regions[-1] += view[body:following]  # type: ignore[operator]
                 open_region = flags & CONTINUE_TRANS
             elif length:
-                regions.append(view[body:following])
+                regions.append(bytearray(view[body:following]))
                 open_region = flags & CONTINUE_TRANS
         return regions
 
