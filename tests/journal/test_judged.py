@@ -81,7 +81,9 @@ def test_the_head_is_where_xfs_logprint_finds_it(tmp_path: Path) -> None:
     image = crash.make(shape, tmp_path)
     for turn in range(5):
         with kernel.mounted(image.path, shape.mount) as point:
-            load = crash.Load(str(point), turn)
+            top = point / f"turn{turn}"
+            top.mkdir()
+            load = crash.Load(str(top), turn)
             load.run(900)
             if turn % 2:
                 fd = crash.os.open(point, crash.os.O_RDONLY)
