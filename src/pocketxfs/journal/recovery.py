@@ -4,7 +4,7 @@ The first pass (`scan`) verifies and plans; nothing is written before it is thro
 transaction in order.  What needs the allocators to be finished (pending intents, unlinked inodes, copy-on-write
 leftovers) stays as the log leaves it, and is named in the report.
 
-Memory: a quarter of the machine's at most, charged to it while the replay runs, whatever the log's size.
+Memory: half of the machine's at most, charged to it while the replay runs, whatever the log's size.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from .scan import CROSSES, Plan, scan
 
 OWNER = "journal"
 #: Of the machine's memory, this share (a shift) is used while replaying, and no more than this many bytes.
-SHARE_SHIFT = 2
+SHARE_SHIFT = 1
 MOST_BYTES = 16 << 20
 #: What stays for the overlay's own blocks afterwards.
 OVERLAY_SHIFT = 4
 #: What a record's headers and its objects take beside its data.
 RECORD_EXTRA_BYTES = 8 << 10
+#: The largest buffers are 64 KiB.
+LEAST_STORE_BYTES = 256 << 10
 
 Tick = Callable[[int], None]
 
@@ -152,11 +154,12 @@ class Shares(NamedTuple):
 
 
 def shares(machine: Machine, ring: Ring) -> Shares:
-    """A quarter of the machine's RAM, and what records of the largest kind need beyond that."""
+    """Half of the machine's RAM: what records of the largest kind need, and most of the rest for buffers."""
     budget = min(machine.profile.ram_bytes >> SHARE_SHIFT, MOST_BYTES)
-    records = (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES)
-    plan, store, fetch, intents = budget >> 3, budget >> 1, max(budget >> 3, records), budget >> 4
-    return Shares(plan, store, fetch, intents, max(budget, plan + store + fetch + intents))
+    plan, intents = budget >> 3, budget >> 4
+    fetch = max(budget >> 3, (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES))
+    store = max(LEAST_STORE_BYTES, budget - plan - intents - fetch)
+    return Shares(plan, store, fetch, intents, plan + store + fetch + intents)
 
 
 def overlay_block_bytes(geo: Geometry) -> int:
