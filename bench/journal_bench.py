@@ -1,9 +1,11 @@
 """Replaying a log: pocketxfs against the kernel's mount, on copies of one image, in one run.
 
-    python bench/journal_bench.py [--runs N] [--log-mib N] [--json FILE]
+    python bench/journal_bench.py [--runs N] [--log-mib N] [--load local|scattered] [--json FILE]
 
 The kernel makes a filesystem with a log of 512 MiB, works on it until its live part no longer grows (about three
-quarters: then the kernel writes metadata back), and abandons it.  Then in turn, on fresh copies: the kernel mounts it;
+quarters: then the kernel writes metadata back), and abandons it.  The work is many new files and, for each ten, seven
+changes to others: to ones made lately (local), or to any (scattered: next to every item is on a block of its own, which
+sixteen megabytes do not hold and the kernel's page cache does).  Then in turn, on fresh copies: the kernel mounts it;
 `pocketxfs.open` replays it into memory, in a process of its own; `pocketxfs recover` replays it in place.  Medians and
 their ratios to the mount are printed, with CPU time and the peak RSS of each process; nothing is asserted.  "warm": the
 image is in the page cache; the mount takes with it what the kernel writes before it returns.
@@ -35,6 +37,11 @@ from pocketxfs.journal.recovery import log_ring
 from pocketxfs.mounting import read_superblock
 
 _GOINGDOWN = 0x8004587D
+NAMES = {
+    "kernel": "the kernel's mount", "open": "pocketxfs.open, in memory", "recover": "pocketxfs recover, in place",
+}  # fmt: skip
+#: How far back changes go, in files.
+LOADS = {"local": 20_000, "scattered": 1 << 40}
 _OPEN = """
 import sys, pocketxfs
 with pocketxfs.open(sys.argv[1], memory="16M") as fs:
@@ -53,11 +60,11 @@ def live_mib(image: Path) -> float:
     return 0.0 if state.clean else ring.distance(state.tail_block, state.head_block) / 2048
 
 
-def full_log_image(log_mib: int) -> Path:
+def full_log_image(log_mib: int, load: str) -> Path:
     """The abandoned filesystem, made once."""
     need_root()
     CACHE.mkdir(parents=True, exist_ok=True)
-    image = CACHE / f"full-log-{log_mib}.img"
+    image = CACHE / f"full-log-{log_mib}-{load}.img"
     if image.exists():
         return image
     print(f"bench: making {image.name} ...", file=sys.stderr)
@@ -69,7 +76,7 @@ def full_log_image(log_mib: int) -> Path:
     with tempfile.TemporaryDirectory() as where:
         subprocess.run(["mount", "-o", "loop,logbsize=256k,inode64", str(part), where], check=True)
         try:
-            _work(Path(where), part, log_mib)
+            _work(Path(where), part, log_mib, LOADS[load])
             fd = os.open(where, os.O_RDONLY)
             fcntl.ioctl(fd, _GOINGDOWN, struct.pack("=I", 1))
             os.close(fd)
@@ -79,10 +86,15 @@ def full_log_image(log_mib: int) -> Path:
     return image
 
 
-def _work(top: Path, image: Path, log_mib: int) -> None:
-    """A mixed load until the live part of the log has stopped growing."""
+def _work(top: Path, image: Path, log_mib: int, reach: int) -> None:
+    """A mixed load until the live part of the log has stopped growing; changes are to the last `reach` files."""
     rng = random.Random(log_mib)
-    most, number, names = 0.0, 0, []
+    names: list[str] = []
+    most, number = 0.0, 0
+
+    def chosen() -> int:
+        return rng.randrange(max(0, len(names) - reach), len(names))
+
     while True:
         for _ in range(20):
             folder = top / f"d{number // 1000}"
@@ -97,16 +109,16 @@ def _work(top: Path, image: Path, log_mib: int) -> None:
                 names.append(path)
                 number += 1
             for _ in range(200):
-                index = rng.randrange(len(names))
+                index = chosen()
                 names[index], names[-1] = names[-1], names[index]
                 os.unlink(names.pop())
             for _ in range(200):
-                index = rng.randrange(len(names))
+                index = chosen()
                 to = f"{folder}/r{number}-{index}"
                 os.rename(names[index], to)
                 names[index] = to
             for _ in range(300):
-                os.chmod(rng.choice(names), 0o600)
+                os.chmod(names[chosen()], 0o600)
         os.sync()
         live = live_mib(image)
         print(f"bench: {number} files, {live:.0f} MiB of {log_mib} live", file=sys.stderr)
@@ -181,32 +193,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Replay of a full log against the kernel's mount.")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--log-mib", type=int, default=512)
+    parser.add_argument("--load", choices=LOADS, action="append", help="default: both")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    image = full_log_image(options.log_mib)
+    found = {load: contest(load, options) for load in options.load or LOADS}
+    if options.json:
+        options.json.write_text(json.dumps(found) + "\n")
+    return 0
+
+
+def contest(load: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One image."""
+    image = full_log_image(options.log_mib, load)
     live = live_mib(image)
-    print(f"log of {options.log_mib} MiB, {live:.0f} MiB of it live; {options.runs} runs, medians, warm")
+    print(f"{load}: log of {options.log_mib} MiB, {live:.0f} MiB of it live; {options.runs} runs, medians, warm")
     results: dict[str, list[tuple[float, float]]] = {"kernel": [], "open": [], "recover": []}
     with tempfile.TemporaryDirectory(dir=CACHE) as where:
-        contest = Contest(image, Path(where))
+        sides = Contest(image, Path(where))
         for _ in range(options.runs):
             for side, seconds in results.items():
-                seconds.append(getattr(contest, side)(contest.copy()))
-    middle = {
-        side: [statistics.median(column) for column in zip(*found, strict=True)] for side, found in results.items()
-    }
-    names = {
-        "kernel": "the kernel's mount",
-        "open": "pocketxfs.open, in memory",
-        "recover": "pocketxfs recover, in place",
-    }
+                seconds.append(getattr(sides, side)(sides.copy()))
+    middle = {side: [statistics.median(one) for one in zip(*found, strict=True)] for side, found in results.items()}
     for side, (wall, cpu) in middle.items():
         ratio = wall / middle["kernel"][0]
-        rss = f", peak RSS {contest.peak_kib[side] / 1024:.0f} MiB" if side in contest.peak_kib else ""
-        print(f"{names[side]:28} {wall:7.2f} s wall, {cpu:6.2f} s CPU, {ratio:5.2f} x the mount{rss}")
-    if options.json:
-        options.json.write_text(json.dumps({"live_mib": live, "seconds": results, "peak_kib": contest.peak_kib}) + "\n")
-    return 0
+        rss = f", peak RSS {sides.peak_kib[side] / 1024:.0f} MiB" if side in sides.peak_kib else ""
+        print(f"  {NAMES[side]:28} {wall:7.2f} s wall, {cpu:6.2f} s CPU, {ratio:5.2f} x the mount{rss}")
+    return {"live_mib": live, "seconds": results, "peak_kib": sides.peak_kib}
 
 
 if __name__ == "__main__":

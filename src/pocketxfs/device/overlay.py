@@ -4,8 +4,8 @@ A changed block gets a slot, numbered as they are taken.  The first slots lie in
 `limit_bytes` holds; the others in an unlinked temporary file, written and read straight from and to the caller's
 memory: what is wanted again soon, the host's page cache has.  A radix tree leads from a block's number to its slot (an
 entry is 32 bits; 0: not changed, and in an inner page: nothing changed in that whole range).  Its pages are small; the
-most recently used are in memory, in the other half, the rest in a file of their own.  So a range without changes is
-passed over a page at a time.
+most recently used are in memory, in the other half together with the answers given last, the rest in a file of their
+own.  So a range without changes is passed over a page at a time.
 
 Limits: what is changed is gone with the process; at most 2^32 slots; a slot, once taken, is never given back.
 """
@@ -29,6 +29,8 @@ PAGE_BYTES = 512
 FANOUT_LOG = 7
 #: What one of them takes in memory.
 _PAGE_COST_BYTES = 768
+#: What an entry of a dict of numbers takes.
+_RECENT_COST_BYTES = 128
 #: Pages that are always in memory: the path through the tree, at most eight of them, and the pages of a new one.
 _LEAST_CACHED = 24
 _ENTRY = Struct("=I")
@@ -40,7 +42,9 @@ class Overlay(Device):
     Its counters count what is asked of it; `base` counts what reached the device below.
     """
 
-    __slots__ = ("_blocks", "_depth", "_log", "_pages", "_root", "base", "changed_blocks")
+    __slots__ = (
+        "_blocks", "_depth", "_log", "_most_recent", "_pages", "_recent", "_root", "base", "changed_blocks",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -62,7 +66,10 @@ class Overlay(Device):
         self._depth = depth
         self._root = 0
         self._blocks = _Blocks(self.name, block_bytes, limit_bytes >> 1, directory)
-        self._pages = _Pages(self.name, limit_bytes >> 1, directory)
+        self._pages = _Pages(self.name, limit_bytes >> 2, directory)
+        #: block -> slot, of those asked for last
+        self._recent: dict[int, int] = {}
+        self._most_recent = max(_LEAST_CACHED, (limit_bytes >> 2) // _RECENT_COST_BYTES)
         #: Blocks that differ, or may differ, from the base's.
         self.changed_blocks = 0
 
@@ -72,7 +79,7 @@ class Overlay(Device):
         return self._blocks.file is not None or self._pages.file is not None
 
     def pread_into(self, offset_bytes: int, segments: Sequence[memoryview]) -> None:
-        wanted = sum(map(len, segments))
+        wanted = len(segments[0]) if len(segments) == 1 else sum(map(len, segments))
         self.check_range(offset_bytes, wanted)
         self.reads += 1
         self.segments += len(segments)
@@ -84,6 +91,10 @@ class Overlay(Device):
             first, last = at >> log, (end - 1) >> log
             if first == last:
                 slot = self._find(first)
+                if slot and len(segments) == 1:
+                    self._blocks.read(slot, at - (first << log), segments[0])
+                    self.read_bytes += wanted
+                    return
                 found: Iterator[tuple[int, int]] = iter(((first, slot),) if slot else ())
             else:
                 found = self._changed(first, last)
@@ -107,6 +118,14 @@ class Overlay(Device):
 
     def pwrite(self, offset_bytes: int, data: bytes | bytearray | memoryview) -> None:
         """Put `data` into the overlay.  An error leaves the blocks before it changed, those after it as they were."""
+        block = offset_bytes >> self._log
+        if type(data) is bytearray and data and (offset_bytes + len(data) - 1) >> self._log == block:
+            self.check_range(offset_bytes, len(data))
+            with memoryview(data) as view:
+                self._put(block, offset_bytes - (block << self._log), view)
+            self.writes += 1
+            self.written_bytes += len(data)
+            return
         with memoryview(data) as whole, whole.cast("B") as view:
             wanted = len(view)
             self.check_range(offset_bytes, wanted)
@@ -128,6 +147,7 @@ class Overlay(Device):
     def close(self) -> None:
         self._blocks.close()
         self._pages.close()
+        self._recent.clear()
         self._root = 0
         self.base.close()
 
@@ -164,10 +184,14 @@ class Overlay(Device):
                 view[within : within + len(piece)] = piece
                 slot = blocks.take(view)
         self._set(block, slot)
+        self._remember(block, slot)
         self.changed_blocks += 1
 
     def _find(self, block: int) -> int:
-        """The slot of a block, 0 where it is not changed."""
+        """The slot of a block, 0 where it is not changed.  Hot."""
+        slot = self._recent.get(block, 0)
+        if slot:
+            return slot
         slot = self._root
         shift = FANOUT_LOG * (self._depth - 1)
         page = self._pages.page
@@ -175,7 +199,14 @@ class Overlay(Device):
         while slot and shift >= 0:
             slot = unpack(page(slot), (block >> shift & _MASK) << 2)[0]
             shift -= FANOUT_LOG
+        if slot:
+            self._remember(block, slot)
         return slot
+
+    def _remember(self, block: int, slot: int) -> None:
+        if len(self._recent) >= self._most_recent:
+            self._recent.clear()
+        self._recent[block] = slot
 
     def _set(self, block: int, value: int) -> None:
         """Make the tree lead from a block to its slot.

@@ -224,11 +224,13 @@ class Applier:
         if self._any_cancels and self.cancelled(daddr, nblocks):
             counts.inodes_cancelled += 1
             return
-        buffer = store.get(daddr, nblocks, where)
-        data = buffer.data
         size = geo.inode_bytes
-        if offset < 0 or offset % size or offset + size > len(data):
-            raise Corrupt("inode log item", where, "ilf_boffset", f"an inode within {len(data)} bytes", offset)
+        if offset < 0 or offset % size or offset + size > nblocks << 9:
+            raise Corrupt("inode log item", where, "ilf_boffset", f"an inode within {nblocks << 9} bytes", offset)
+        # Of the cluster only the block with the inode: logs touch inodes here and there.
+        buffer = store.part(daddr, nblocks, offset, where)
+        data = buffer.data
+        offset -= (buffer.daddr - daddr) << 9
         if data[offset] != 0x49 or data[offset + 1] != 0x4E:
             raise Corrupt("inode", f"inode {ino}, {where}", "di_magic", "IN", data[offset : offset + 2].hex())
         if len(regions) < 2:
@@ -267,12 +269,13 @@ class Applier:
             counts.inodes += 1
         else:
             counts.inodes_newer += 1
-        if fields & (li.ILOG_DOWNER | li.ILOG_AOWNER) and data[offset + 2 : offset + 4] != b"\0\0":
-            self._owners(form, data, offset, where)
         buffer.inodes |= 1 << (offset // size)
         buffer.dirty = True
         buffer.batch = store.batch
         buffer.stamp = 0
+        if fields & (li.ILOG_DOWNER | li.ILOG_AOWNER) and data[offset + 2 : offset + 4] != b"\0\0":
+            # A copy: the buffer may have to make room for those of the tree.
+            self._owners(form, data[offset : offset + size], where)
 
     def _judge_core(self, form: li.InodeFormat, core: li.Core, flags2: int, regions: int, where: str) -> None:
         """What the kernel wants of a logged core before it replays it."""
@@ -382,13 +385,13 @@ class Applier:
             data[to : to + pointers] = region[place : place + pointers]
         _LEVEL_NUMRECS.pack_into(data, start, level, numrecs)
 
-    def _owners(self, form: li.InodeFormat, data: bytearray, offset: int, where: str) -> None:
+    def _owners(self, form: li.InodeFormat, data: bytearray, where: str) -> None:
         """Extents were swapped between files: the blocks of the fork's B+tree get their new owner."""
-        forkoff = data[offset + 82] << 3
-        literal = offset + self._literal_at
-        if form[1] & li.ILOG_DOWNER and data[offset + 5] == _FMT_BTREE:
+        forkoff = data[82] << 3
+        literal = self._literal_at
+        if form[1] & li.ILOG_DOWNER and data[5] == _FMT_BTREE:
             self._change_owner(data, literal, (forkoff or self.geo.literal_bytes), form[4], where)
-        if form[1] & li.ILOG_AOWNER and forkoff and data[offset + 83] == _FMT_BTREE:
+        if form[1] & li.ILOG_AOWNER and forkoff and data[83] == _FMT_BTREE:
             self._change_owner(data, literal + forkoff, self.geo.literal_bytes - forkoff, form[4], where)
 
     def _change_owner(self, data: bytearray, start: int, room: int, ino: int, where: str) -> None:
@@ -462,8 +465,9 @@ class Applier:
         size = geo.inode_bytes
         start_of, end_of = self._free_inode(gen)
         ino = geo.make_ino(agno, agbno << geo.inopblog)
-        for daddr in clusters:
-            buffer = store.get(daddr, step, where)
+        per_block = 1 << geo.block_sectors_log
+        for daddr in range(start, clusters.stop, per_block):
+            buffer = store.get(daddr, per_block, where, fresh=True)
             data = buffer.data
             many = len(data) // size
             data[:] = b"".join(
@@ -473,7 +477,7 @@ class Applier:
                 ]
             )
             ino += many
-            buffer.inodes = (1 << len(data) // size) - 1
+            buffer.inodes = (1 << many) - 1
             buffer.stamp = 0
             buffer.dirty = True
             buffer.batch = store.batch

@@ -52,7 +52,8 @@ _ANNOUNCED_DA: dict[int, bytes] = {
 _WITHOUT_HEADS = (li.BLFT_RTBITMAP, li.BLFT_RTSUMMARY)
 _META_UUID_OFFSET = 248
 
-_DINODE_MAGIC = b"IN"
+#: What a buffer takes beside its data.
+BUFFER_BYTES = 400
 _CRC_OFFSET = 100
 NULL_LSN = (1 << 64) - 1
 
@@ -76,7 +77,8 @@ class Buffer:
 class BufferStore:
     """Buffers by address, least recently used first out, dirty ones written to the device as they go.
 
-    Two buffers never overlap here: who asks for a part of another, or for more than it, gets what that one wrote.
+    Two buffers never overlap here: who asks for a part of another, or for more than it, gets what that one wrote.  A
+    buffer is good until the next one is asked for.
     """
 
     __slots__ = (
@@ -109,38 +111,64 @@ class BufferStore:
         self.batch += 1
         self._evicted.clear()
 
-    def get(self, daddr: int, nblocks: int, where: str) -> Buffer:
-        """The buffer of `nblocks` 512-byte blocks at `daddr`, read if need be."""
+    def get(self, daddr: int, nblocks: int, where: str, *, fresh: bool = False) -> Buffer:
+        """The buffer of `nblocks` 512-byte blocks at `daddr`, read if need be; `fresh`: about to be filled."""
         held = self._held
         found = held.get(daddr)
         if found is not None and len(found.data) == nblocks << 9:
             held.move_to_end(daddr)
             return found
+        return self._read(daddr, nblocks, where, fresh)
+
+    def part(self, daddr: int, nblocks: int, offset: int, where: str) -> Buffer:
+        """The buffer of that one filesystem block of a larger run in which an offset lies.  Hot."""
+        per = self._block_blocks
+        if nblocks > per:
+            self._check(daddr, nblocks, where)
+            daddr += (offset >> 9) // per * per
+            nblocks = per
+        found = self._held.get(daddr)
+        if found is not None and len(found.data) == nblocks << 9:
+            self._held.move_to_end(daddr)
+            return found
         return self._read(daddr, nblocks, where)
 
-    def _read(self, daddr: int, nblocks: int, where: str) -> Buffer:
-        nbytes = nblocks << 9
+    def _check(self, daddr: int, nblocks: int, where: str) -> None:
         if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > 4096:
             raise Corrupt("log item", where, "blocks", f"within {self._end_daddr}", f"{daddr}+{nblocks}")
+
+    def _read(self, daddr: int, nblocks: int, where: str, fresh: bool = False) -> Buffer:
+        nbytes = nblocks << 9
+        self._check(daddr, nblocks, where)
         if daddr < self._log_end and daddr + nblocks > self._log_start:
             raise Corrupt("log item", where, "blocks", "outside the log", f"{daddr}+{nblocks}")
-        owned = self._cover(daddr, nblocks, where)
+        owners, per = self._owners, self._block_blocks
+        single = nblocks == per and not daddr % per
+        owned = range(daddr // per, daddr // per + 1) if single else self._cover(daddr, nblocks, where)
         for block in owned:
-            other = self._owners.get(block)
+            other = owners.get(block)
             if other is not None:
                 self._drop(other)
-        while self._bytes + nbytes > self._limit and self._held:
-            self._drop(next(iter(self._held)))
-        data = bytearray(nbytes)
-        with memoryview(data) as view:
-            self.device.pread_into(daddr << 9, (view,))
-        found = Buffer(daddr, data)
+        found: Buffer | None = None
+        while self._bytes + nbytes + BUFFER_BYTES > self._limit and self._held:
+            found = self._drop(next(iter(self._held)))
+        if found is not None and len(found.data) == nbytes:
+            found.daddr, found.dirty = daddr, False
+            found.stamp = found.batch = found.inodes = 0
+        else:
+            found = Buffer(daddr, bytearray(nbytes))
+        if not fresh:
+            with memoryview(found.data) as view:
+                self.device.pread_into(daddr << 9, (view,))
         if daddr in self._evicted:
             found.batch = self.batch
         self._held[daddr] = found
-        self._bytes += nbytes
-        for block in owned:
-            self._owners[block] = daddr
+        self._bytes += nbytes + BUFFER_BYTES
+        if single:
+            owners[owned.start] = daddr
+        else:
+            for block in owned:
+                owners[block] = daddr
         return found
 
     def _cover(self, daddr: int, nblocks: int, where: str) -> range:
@@ -154,11 +182,14 @@ class BufferStore:
             raise Corrupt("log item", where, "blocks", f"multiples of {per}", f"{daddr}+{nblocks}")
         return range(daddr // per, (daddr + nblocks) // per)
 
-    def _drop(self, daddr: int) -> None:
+    def _drop(self, daddr: int) -> Buffer:
+        """Write a buffer that is dirty, and forget it; nobody may use it after this."""
         buffer = self._held.pop(daddr)
         nbytes = len(buffer.data)
-        self._bytes -= nbytes
-        if nbytes >= self._whole:
+        self._bytes -= nbytes + BUFFER_BYTES
+        if nbytes == self._whole:
+            del self._owners[daddr // self._block_blocks]
+        elif nbytes > self._whole:
             per = self._block_blocks
             for block in range(daddr // per, (daddr + (nbytes >> 9)) // per):
                 del self._owners[block]
@@ -166,6 +197,7 @@ class BufferStore:
             if self.remember and buffer.batch == self.batch:
                 self._evicted.add(daddr)
             self._write(buffer)
+        return buffer
 
     def _write(self, buffer: Buffer) -> None:
         data = buffer.data
@@ -188,14 +220,14 @@ class BufferStore:
         marks, buffer.inodes = buffer.inodes, 0
         zero = bytes(4)
         with memoryview(raw) as data:
-            start = 0
             while marks:
-                if marks & 1 and raw[start + 4] >= 3:
+                lowest = marks & -marks
+                marks ^= lowest
+                start = (lowest.bit_length() - 1) * size
+                if raw[start + 4] >= 3:
                     place = start + _CRC_OFFSET
                     data[place : place + 4] = zero
                     data[place : place + 4] = crc32c(data[start : start + size]).to_bytes(4, "little")
-                marks >>= 1
-                start += size
 
     def flush(self) -> None:
         """Write everything, and hold nothing."""

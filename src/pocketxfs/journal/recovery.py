@@ -4,7 +4,7 @@ The first pass (`scan`) verifies and plans; nothing is written before it is thro
 transaction in order.  What needs the allocators to be finished (pending intents, unlinked inodes, copy-on-write
 leftovers) stays as the log leaves it, and is named in the report.
 
-Memory: half of the machine's at most, charged to it while the replay runs, whatever the log's size.
+Memory: a share of the machine's, see `shares`, charged to it while the replay runs, whatever the log's size.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .ring import Ring
 from .scan import CROSSES, Plan, scan
 
 OWNER = "journal"
-#: Of the machine's memory, this share (a shift) is used while replaying, and no more than this many bytes.
-SHARE_SHIFT = 1
-MOST_BYTES = 16 << 20
+#: No more than this is used while replaying, and this much of the machine's memory stays free where there is as much.
+MOST_BYTES = 32 << 20
+LEFT_BYTES = 4 << 20
 #: What stays for the overlay's own blocks afterwards.
 OVERLAY_SHIFT = 4
 #: What a record's headers and its objects take beside its data.
@@ -154,8 +154,9 @@ class Shares(NamedTuple):
 
 
 def shares(machine: Machine, ring: Ring) -> Shares:
-    """Half of the machine's RAM: what records of the largest kind need, and most of the rest for buffers."""
-    budget = min(machine.profile.ram_bytes >> SHARE_SHIFT, MOST_BYTES)
+    """Half of the machine's RAM, or all but 4 MiB: some for records of the largest kind, most for buffers."""
+    ram = machine.profile.ram_bytes
+    budget = min(max(ram >> 1, ram - LEFT_BYTES), MOST_BYTES)
     plan, intents = budget >> 3, budget >> 4
     fetch = max(budget >> 3, (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES))
     store = max(LEAST_STORE_BYTES, budget - plan - intents - fetch)
