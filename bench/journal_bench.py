@@ -1,11 +1,12 @@
 """Replaying a log: pocketxfs against the kernel's mount, on copies of one image, in one run.
 
-    python bench/journal_bench.py [--runs N] [--log-mib N] [--load local|scattered] [--json FILE]
+    python bench/journal_bench.py [--runs N] [--log-mib N] [--load install|local|scattered] [--json FILE]
 
-The kernel makes a filesystem with a log of 512 MiB, works on it until its live part no longer grows (about three
-quarters: then the kernel writes metadata back), and abandons it.  The work is many new files and, for each ten, seven
-changes to others: to ones made lately (local), or to any (scattered: next to every item is on a block of its own, which
-sixteen megabytes do not hold and the kernel's page cache does).  Then in turn, on fresh copies: the kernel mounts it;
+The kernel makes a filesystem with a log of 512 MiB, works on it until three quarters of that are live (then it would
+write metadata back to make room) or no more become so, and abandons it.  The work: files made under another name, given
+an attribute, a mode and their name, as installing and copying programs do (install); or new files and, for each ten,
+seven changes to others, to one of the last 20,000 (local) or to any (scattered), which next to always lie on blocks
+that sixteen megabytes do not hold and the kernel's page cache does.  Then in turn, on fresh copies: the kernel mounts;
 `pocketxfs.open` replays it into memory, in a process of its own; `pocketxfs recover` replays it in place.  Medians and
 their ratios to the mount are printed, with CPU time and the peak RSS of each process; nothing is asserted.  "warm": the
 image is in the page cache; the mount takes with it what the kernel writes before it returns.
@@ -41,7 +42,7 @@ NAMES = {
     "kernel": "the kernel's mount", "open": "pocketxfs.open, in memory", "recover": "pocketxfs recover, in place",
 }  # fmt: skip
 #: How far back changes go, in files.
-LOADS = {"local": 20_000, "scattered": 1 << 40}
+LOADS = {"install": 0, "local": 20_000, "scattered": 1 << 40}
 _OPEN = """
 import sys, pocketxfs
 with pocketxfs.open(sys.argv[1], memory="16M") as fs:
@@ -96,7 +97,7 @@ def _work(top: Path, image: Path, log_mib: int, reach: int) -> None:
         return rng.randrange(max(0, len(names) - reach), len(names))
 
     while True:
-        for _ in range(20):
+        for _ in range(10):
             folder = top / f"d{number // 1000}"
             folder.mkdir()
             for _ in range(1000):
@@ -106,8 +107,13 @@ def _work(top: Path, image: Path, log_mib: int, reach: int) -> None:
                         out.write(b"x" * rng.randrange(12000))
                 if number % 3 == 0:
                     os.setxattr(path, "user.bench", b"v" * rng.randrange(200))
+                if reach == 0:
+                    os.chmod(path, 0o755)
+                    os.rename(path, f"{folder}/installed-{number}")
                 names.append(path)
                 number += 1
+            if reach == 0:
+                continue
             for _ in range(200):
                 index = chosen()
                 names[index], names[-1] = names[-1], names[index]
@@ -122,7 +128,7 @@ def _work(top: Path, image: Path, log_mib: int, reach: int) -> None:
         os.sync()
         live = live_mib(image)
         print(f"bench: {number} files, {live:.0f} MiB of {log_mib} live", file=sys.stderr)
-        if live < most + 1 and live > log_mib / 3:
+        if live > log_mib * 0.74 or (live < most + 1 and live > log_mib / 3):
             return
         most = max(most, live)
 
@@ -193,7 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Replay of a full log against the kernel's mount.")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--log-mib", type=int, default=512)
-    parser.add_argument("--load", choices=LOADS, action="append", help="default: both")
+    parser.add_argument("--load", choices=LOADS, action="append", help="default: all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = {load: contest(load, options) for load in options.load or LOADS}
