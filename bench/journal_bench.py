@@ -15,6 +15,7 @@ image is in the page cache; the mount takes with it what the kernel writes befor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from pocketxfs.journal.recovery import log_ring
 from pocketxfs.mounting import read_superblock
 
 _GOINGDOWN = 0x8004587D
+_WRITE_BACK = Path("/proc/sys/fs/xfs/xfssyncd_centisecs")
 NAMES = {
     "kernel": "the kernel's mount", "open": "pocketxfs.open, in memory", "recover": "pocketxfs recover, in place",
 }  # fmt: skip
@@ -74,7 +76,7 @@ def full_log_image(log_mib: int, load: str) -> Path:
     with part.open("wb") as out:
         out.truncate(16 << 30)
     subprocess.run(["mkfs.xfs", "-q", "-f", "-K", "-l", f"size={log_mib}m", str(part)], check=True)
-    with tempfile.TemporaryDirectory() as where:
+    with tempfile.TemporaryDirectory() as where, _no_write_back():
         subprocess.run(["mount", "-o", "loop,logbsize=256k,inode64", str(part), where], check=True)
         try:
             _work(Path(where), part, log_mib, LOADS[load])
@@ -85,6 +87,17 @@ def full_log_image(log_mib: int, load: str) -> Path:
             subprocess.run(["umount", where], check=True)
     part.rename(image)
     return image
+
+
+@contextlib.contextmanager
+def _no_write_back() -> Iterator[None]:
+    """The kernel pushes all metadata out every half minute: not while a log is filled."""
+    old = _WRITE_BACK.read_text()
+    _WRITE_BACK.write_text("720000")
+    try:
+        yield
+    finally:
+        _WRITE_BACK.write_text(old)
 
 
 def _work(top: Path, image: Path, log_mib: int, reach: int) -> None:

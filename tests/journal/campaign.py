@@ -134,6 +134,8 @@ def repair_says(image: crash.Image, version: str) -> tuple[int, list[str]]:
     words = [*kernel.xfsprogs("xfs_repair", version), "-n"]
     if image.log:
         words += ["-l", str(image.log)]
+    if image.rt:
+        words += ["-r", str(image.rt)]
     done = subprocess.run([*words, str(image.path)], capture_output=True, text=True, errors="replace", check=False)
     lines = (done.stdout + done.stderr).splitlines()
     usual = ("Phase", "        -", "No modify", "Only one", "directory flags")
@@ -217,7 +219,7 @@ class Run:
         mine = Opened(image, self.case.memory)
         after, report = replay(mine.device, mine.geo, mine.machine, mine.log)
         kernels = open_device(str(theirs.path))
-        counts = {"transactions": report.transactions, **report.counts.as_dict()}
+        counts: dict[str, int] = {"transactions": report.transactions, **report.counts.as_dict()}
         for name, count in counts.items():
             self.facts[name] = self.facts.get(name, 0) + count
         for intent in report.pending:

@@ -53,7 +53,12 @@ SHAPES = {
         Shape("lbsize-128k", ("-l", "size=12m"), mount="inode64,logbsize=128k"),
         Shape("smallest-1k", ("-m", "reflink=0", "-b", "size=1024", "-l", "size=2577b"), mount="logbsize=32k"),
         Shape("smallest-4k", ("-m", "reflink=0", "-l", "size=857b"), mount="logbsize=16k"),
-        Shape("largest", ("-l", "size=2038m"), size=6 << 30, mount="inode64,logbsize=256k"),
+        Shape(
+            "largest",
+            ("-m", "reflink=0", "-d", "agcount=1", "-l", "size=2038m"),
+            size=3 << 30,
+            mount="inode64,logbsize=256k",
+        ),
         Shape("external", (), log=8 << 20),
         Shape("external-sunit", ("-l", "su=64k"), log=8 << 20),
         Shape("rmap-reflink", ("-m", "reflink=1,rmapbt=1", "-l", "size=16m")),

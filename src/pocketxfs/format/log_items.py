@@ -120,7 +120,7 @@ class Abi:
 
     __slots__ = (
         "_dquot", "_efi", "_extent32", "_extent64", "_ilf", "_ilf32", "_map", "_phys", "_xmi", "_attri", "big",
-        "buf_head", "dinodes", "done", "flags2", "order", "pair", "quotaoff", "trans_header", "word",
+        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "quotaoff", "trans_header", "word",
     )  # fmt: skip
 
     def __init__(self, order: str) -> None:
@@ -146,7 +146,8 @@ class Abi:
         self._attri = Struct(order + "4xIQQIIII")
         #: what done items say: the intent's id
         self.done = Struct(order + "8xQ")
-        self.flags2 = Struct(order + "120xQ").unpack_from
+        #: where the byte of flags2 stands in a logged core that has bigtime and nrext64 in it
+        self.flags2_at = 127 if self.big else 120
         #: without bigtime, with it
         self.dinodes = (_dinode(order, False), _dinode(order, True))
         assert (ilf.size, ilf32.size, self.buf_head.size) == (56, 52, 20)
@@ -239,27 +240,29 @@ class Abi:
 # | three times | size nblocks extsize nextents(big_anextents) anextents(pad) forkoff aformat dmevmask dmstate flags gen
 _CORE_1, _CORE_2 = "HHBBHIIIHHQ", "QQIIHBBIHHI"
 _OLD_TIMES, _BIG_TIMES = "IIIIII", "QQQ"
-# next_unlinked crc changecount lsn flags2 cowextsize pad | crtime | ino uuid
-_TAIL_1, _TAIL_2 = "QQQI12x", "Q16s"
-TAIL_OFFSET = 104
+# [next_unlinked crc] changecount [lsn] flags2 cowextsize pad | crtime | ino uuid
+_TAIL_1, _TAIL_2 = "8xQ8xQI12x", "Q16s"
 DINODE2_BYTES, DINODE3_BYTES = 96, 176
 
 
 class Dinode(NamedTuple):
-    """One shape of an inode's core in one byte order: up to di_gen, and from di_changecount on."""
+    """One shape of an inode's core in one byte order: V4's; and V5's, without unlinked pointer, CRC and LSN."""
 
     core: Struct
-    tail: Struct
+    whole: Struct
+    #: place among the values of what comes behind the times
+    size_at: int
 
 
 def _dinode(order: str, bigtime: bool) -> Dinode:
-    core = Struct(order + _CORE_1 + (_BIG_TIMES if bigtime else _OLD_TIMES) + _CORE_2)
-    tail = Struct(order + _TAIL_1 + ("Q" if bigtime else "II") + _TAIL_2)
-    assert (core.size, tail.size) == (DINODE2_BYTES, DINODE3_BYTES - TAIL_OFFSET)
-    return Dinode(core, tail)
+    times = _BIG_TIMES if bigtime else _OLD_TIMES
+    core = Struct(order + _CORE_1 + times + _CORE_2)
+    whole = Struct(order + _CORE_1 + times + _CORE_2 + _TAIL_1 + ("Q" if bigtime else "II") + _TAIL_2)
+    assert (core.size, whole.size) == (DINODE2_BYTES, DINODE3_BYTES)
+    return Dinode(core, whole, len(_CORE_1) + len(times))
 
 
-#: An inode as it is on the disk, without bigtime and with it.  Between core and tail stand next_unlinked and CRC.
+#: An inode as it is on the disk, without bigtime and with it.
 DISK = (_dinode(">", False), _dinode(">", True))
 _abis: dict[bool, Abi] = {}
 
@@ -273,5 +276,5 @@ def abi(fmt: int) -> Abi:
     return found
 
 
-#: The fields of a logged core up to di_gen.  Times are one or two fields each: count from either end.
+#: The fields of a logged core.  Times are one or two fields each: what follows stands from `Dinode.size_at` on.
 Core = tuple[Any, ...]

@@ -52,6 +52,8 @@ _ANNOUNCED_DA: dict[int, bytes] = {
 _WITHOUT_HEADS = (li.BLFT_RTBITMAP, li.BLFT_RTSUMMARY)
 _META_UUID_OFFSET = 248
 
+#: The largest buffer that a log can speak of, in 512-byte blocks.
+MOST_BLOCKS = 4096
 #: What a buffer takes beside its data.
 BUFFER_BYTES = 400
 _CRC_OFFSET = 100
@@ -83,7 +85,7 @@ class BufferStore:
 
     __slots__ = (
         "_block_blocks", "_bytes", "_end_daddr", "_evicted", "_held", "_limit", "_log_end", "_log_start", "_owners",
-        "_whole", "batch", "device", "geo", "remember", "wrote",
+        "_parts", "_whole", "batch", "device", "geo", "remember", "wrote",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +96,8 @@ class BufferStore:
         self._held: OrderedDict[int, Buffer] = OrderedDict()
         #: filesystem block -> address of the buffer that covers it
         self._owners: dict[int, int] = {}
+        #: filesystem block -> addresses of the buffers, each smaller than a block, that lie in it: a few an AG
+        self._parts: dict[int, set[int]] = {}
         self._bytes = 0
         self._whole = geo.block_bytes
         self._block_blocks = geo.block_bytes >> 9
@@ -124,7 +128,8 @@ class BufferStore:
         """The buffer of that one filesystem block of a larger run in which an offset lies.  Hot."""
         per = self._block_blocks
         if nblocks > per:
-            self._check(daddr, nblocks, where)
+            if daddr < 0 or nblocks > MOST_BLOCKS:
+                self._check(daddr, nblocks, where)
             daddr += (offset >> 9) // per * per
             nblocks = per
         found = self._held.get(daddr)
@@ -134,7 +139,7 @@ class BufferStore:
         return self._read(daddr, nblocks, where)
 
     def _check(self, daddr: int, nblocks: int, where: str) -> None:
-        if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > 4096:
+        if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > MOST_BLOCKS:
             raise Corrupt("log item", where, "blocks", f"within {self._end_daddr}", f"{daddr}+{nblocks}")
 
     def _read(self, daddr: int, nblocks: int, where: str, fresh: bool = False) -> Buffer:
@@ -149,6 +154,11 @@ class BufferStore:
             other = owners.get(block)
             if other is not None:
                 self._drop(other)
+            if block in self._parts:
+                for part in list(self._parts[block]):
+                    self._drop(part)
+        if not owned:
+            self._make_part(daddr, nblocks)
         found: Buffer | None = None
         while self._bytes + nbytes + BUFFER_BYTES > self._limit and self._held:
             found = self._drop(next(iter(self._held)))
@@ -166,10 +176,22 @@ class BufferStore:
         self._bytes += nbytes + BUFFER_BYTES
         if single:
             owners[owned.start] = daddr
+        elif not owned:
+            self._parts.setdefault(daddr // per, set()).add(daddr)
         else:
             for block in owned:
                 owners[block] = daddr
         return found
+
+    def _make_part(self, daddr: int, nblocks: int) -> None:
+        """A buffer smaller than a block, an AG header, is about to be: what it lies in, or on, goes."""
+        block = daddr // self._block_blocks
+        owner = self._owners.get(block)
+        if owner is not None:
+            self._drop(owner)
+        for other in list(self._parts.get(block, ())):
+            if other < daddr + nblocks and daddr < other + (len(self._held[other].data) >> 9):
+                self._drop(other)
 
     def _cover(self, daddr: int, nblocks: int, where: str) -> range:
         """The filesystem blocks of a buffer.  A smaller one (an AG header) must lie in a block and owns none."""
@@ -193,6 +215,11 @@ class BufferStore:
             per = self._block_blocks
             for block in range(daddr // per, (daddr + (nbytes >> 9)) // per):
                 del self._owners[block]
+        else:
+            block = daddr // self._block_blocks
+            self._parts[block].remove(daddr)
+            if not self._parts[block]:
+                del self._parts[block]
         if buffer.dirty:
             if self.remember and buffer.batch == self.batch:
                 self._evicted.add(daddr)
@@ -218,6 +245,8 @@ class BufferStore:
         size = self.geo.inode_bytes
         raw = buffer.data
         marks, buffer.inodes = buffer.inodes, 0
+        if not self.geo.has_crc:
+            return
         zero = bytes(4)
         with memoryview(raw) as data:
             while marks:
