@@ -39,11 +39,13 @@ bench: $(VENV)/.done ## Speed and memory, as ratios to other programs on the sam
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check libfsxfs-python dissect.xfs
 	$(BIN)/python bench/read_bench.py $(ARGS)
 	$(BIN)/python bench/fuse_bench.py $(ARGS)
+	$(BIN)/python bench/journal_bench.py
 
-torture: $(VENV)/.done ## The slow tests too, every image on every machine, and the damage campaign: hours; resumable
+torture: $(VENV)/.done ## The slow tests too, every image on every machine, damage and crash campaigns: hours; resumable
 	@tools/install-judges
 	$(PYTEST) --torture $(ARGS)
 	$(BIN)/python tools/torture_damage.py --structured --cases 10000 --resume .torture-damage.json
+	$(BIN)/python tools/torture_journal.py --structured --damage 5000 --crashes 15 --resume .torture-journal.json
 
 judges: ## Install what judged tests need (root, Debian), and say what is missing
 	@tools/install-judges

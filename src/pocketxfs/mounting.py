@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: One read takes any superblock sector but the largest.
 FIRST_READ_BYTES = 4096
+#: What can be done where a log cannot be replayed.
+WITHOUT = " (norecovery shows what lies on the disk, without the log)"
 
 
 def read_superblock(device: Device, force: bool = False) -> superblock.Superblock:
@@ -88,7 +90,11 @@ def _replay(
     from .journal.recovery import reread_geometry
 
     opened.remove(device)  # the overlay closes it, also where the replay fails
-    after, report = replay(device, geo, machine, log)
+    try:
+        after, report = replay(device, geo, machine, log)
+    except (Corrupt, Unsupported) as error:
+        error.message += WITHOUT
+        raise
     opened.append(after)
     return after, reread_geometry(after), report
 
@@ -116,8 +122,9 @@ def _judge_log(device: Device, logdev: Device | None, geo: Geometry, norecovery:
         raise Unsupported("the log is on a device of its own: name it (--logdev), or read without it (--norecovery)")
     try:
         state = log_state(source, base, geo.log_blocks << geo.block_log, geo)
-    except (Corrupt, DeviceError):
+    except (Corrupt, DeviceError) as error:
         if norecovery:
             return None
+        error.message += WITHOUT
         raise
     return state

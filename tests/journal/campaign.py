@@ -1,7 +1,8 @@
 """One case of the journal's torture: abandon a filesystem, recover it in every way, and let the kernel judge.
 
-A case is a shape, a seed and what the seed chooses: how much load, how many clean mounts before, files held open,
-whether the log is flushed, memory.  `run` raises `Violation` where
+A case is a shape, a seed and what the seed chooses: how the filesystem is abandoned (shut down, or copied in mid-work),
+how much load, how many clean mounts before, files held open, whether the log is flushed, memory.  `run` raises
+`Violation` where
 
 - the replayed device differs from the kernel's recovery of a copy by more than the superblock's LSN and checksum
   (where something was left to finish, the kernel has finished it: then what files show is compared, and nothing else);
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ from pocketxfs.memory import Machine, parse_size, profile
 from pocketxfs.mounting import read_superblock
 
 from ..judge import compare, kernel, lowlevel, manifest, ours
-from . import crash, power
+from . import copied, crash, power
 
 #: Of the superblock: its checksum, its LSN, and quota inodes that a mount without quotas writes as none.
 SUPERBLOCK_MAY_DIFFER = (*range(160, 176), *range(224, 228), *range(232, 248))
@@ -56,15 +58,23 @@ class Case(NamedTuple):
     memory: str = "16M"
     #: interruptions of the recovery in place to try, 0 for none
     cuts: int = 0
+    #: copies of the image taken while the load goes on, each one judged; 0: shut down at its end
+    copies: int = 0
+    #: the copies are taken while files of so many extents are freed, so that intents are under way
+    extents: int = 0
 
     @classmethod
     def drawn(cls, shape: str, seed: int) -> Case:
         """What a seed chooses."""
         rng = random.Random(f"{shape} {seed}")
-        return cls(
+        drawn = cls(
             shape, seed, rng.choice((40, 150, 400, 1200, 3000)), rng.choice((1, 1, 2, 3)), rng.choice((0, 0, 6)),
             rng.random() < 0.5, rng.random() < 0.6, rng.choice(("16M", "4M")), rng.choice((0, 0, 25)),
+            0 if crash.SHAPES[shape].log else rng.choice((0, 0, 0, 2)),
         )  # fmt: skip
+        if drawn.copies and rng.random() < 0.3:
+            return drawn._replace(copies=4, extents=rng.choice((500, 2000)))
+        return drawn
 
     def line(self) -> str:
         """For a file of violations."""
@@ -124,6 +134,8 @@ def repair_says(image: crash.Image, version: str) -> tuple[int, list[str]]:
     words = [*kernel.xfsprogs("xfs_repair", version), "-n"]
     if image.log:
         words += ["-l", str(image.log)]
+    if image.rt:
+        words += ["-r", str(image.rt)]
     done = subprocess.run([*words, str(image.path)], capture_output=True, text=True, errors="replace", check=False)
     lines = (done.stdout + done.stderr).splitlines()
     usual = ("Phase", "        -", "No modify", "Only one", "directory flags")
@@ -138,11 +150,21 @@ def kernel_shows(image: crash.Image, shape: crash.Shape, output: Path) -> Path:
     return output
 
 
-def _unshared(record: dict[str, Any]) -> dict[str, Any]:
-    """Without word of sharing: an unlinked file that is still there shares what the kernel has freed."""
-    if "ext" in record:
-        record["ext"] = [[*extent[:3], extent[3] & ~lowlevel.FIEMAP_SHARED] for extent in record["ext"]]
-    return record
+def comparable(records: Iterator[manifest.Record], report: Report) -> Iterator[manifest.Record]:
+    """What is to be the same before and after the kernel has finished what was left.
+
+    Not the inodes that pending intents map, exchange or give attributes to; and without word of sharing, for an
+    unlinked file that is still there shares what the kernel has freed.
+    """
+    changing = set()
+    for intent in report.pending:
+        if intent.kind in ("BUI", "XMI", "ATTRI"):
+            changing.update(int(word) for line in intent.work for word in re.findall(r"inode (\d+)", line))
+    for record in records:
+        if report.unfinished and "ext" in record:
+            record["ext"] = [[*extent[:3], extent[3] & ~lowlevel.FIEMAP_SHARED] for extent in record["ext"]]
+        if record.get("dino") not in changing:
+            yield record
 
 
 class Run:
@@ -158,18 +180,34 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         """Everything; what was seen."""
         case = self.case
+        if case.copies:
+            if case.extents:
+                taken = copied.of_intents(self.shape, self.directory, case.extents, case.copies)
+            else:
+                taken = copied.taken(self.shape, self.directory, case.seed, case.steps, case.copies)
+            with taken as images:
+                for image in images:
+                    self.judge(image)
+                    shutil.rmtree(self.directory / "kernel")
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.facts["copies"] = len(images)
+            return self.facts
         image = crash.abandon(
             self.shape, self.directory / "made", case.seed, case.steps, flush_log=case.flush_log, rounds=case.rounds,
             held_open=case.held_open, settle=case.settle,
         )  # fmt: skip
+        self.judge(image)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return self.facts
+
+    def judge(self, image: crash.Image) -> None:
+        """Recover it in every way."""
         theirs = image.copy(self.directory / "kernel")
         shown = kernel_shows(theirs, self.shape, self.directory / "manifest.gz")
         report = self.in_memory(image, theirs, shown)
-        if case.cuts:
+        if self.case.cuts:
             self.interrupted(image)
         self.in_place(image, theirs, shown, report)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        return self.facts
 
     def fail(self, text: str) -> None:
         """The image stays for whoever looks into it."""
@@ -181,7 +219,15 @@ class Run:
         mine = Opened(image, self.case.memory)
         after, report = replay(mine.device, mine.geo, mine.machine, mine.log)
         kernels = open_device(str(theirs.path))
-        self.facts.update(transactions=report.transactions, unfinished=report.unfinished, **report.counts.as_dict())
+        counts: dict[str, int] = {"transactions": report.transactions, **report.counts.as_dict()}
+        for name, count in counts.items():
+            self.facts[name] = self.facts.get(name, 0) + count
+        for intent in report.pending:
+            self.facts[intent.kind] = self.facts.get(intent.kind, 0) + 1
+        self.facts["unfinished"] = self.facts.get("unfinished", 0) + report.unfinished
+        self.facts["head_cycle"] = report.state.head_cycle
+        if report.state.clean:
+            self.fail("the log is clean")
         if not report.unfinished:
             places = list(differing(after, kernels, mine.geo))
             if places:
@@ -191,7 +237,7 @@ class Run:
         mine.close()
         with pocketxfs.open(image.path, memory=self.case.memory, logdev=image.log) as fs:
             records = compare.kernel_records(shown), ours.walk(fs, 100)
-            said = compare.report(*(map(_unshared, one) if report.unfinished else one for one in records))
+            said = compare.report(*(comparable(one, report) for one in records))
             if said:
                 self.fail(f"what it shows differs: {said}")
             if fs.memory_report()["high_water_bytes"] > fs.mount.machine.profile.ram_bytes:
@@ -226,30 +272,40 @@ class Run:
             self.fail(f"xfs_repair -n after the kernel: {lines[:5]}")
 
     def interrupted(self, image: crash.Image) -> None:
-        """Some of the moments when the power can go."""
-        if image.log is not None:
-            return
-        rng = random.Random(self.case.seed)
+        """Some of the moments when the power can go, or all."""
         mine = Opened(image, self.case.memory)
-        whole = power.Recorder(mine.device)
-        done = recover(whole, mine.geo, mine.machine)
-        ring = log_ring(mine.device, mine.geo, None)
-        skip = ring.base_bytes, ring.base_bytes + (ring.blocks << 9)
-        moments = list(power.cuts(whole.epochs, rng, 5))
-        for writes in rng.sample(moments, min(self.case.cuts, len(moments))):
-            device = power.rebuilt(mine.device, writes)
-            geo = Geometry(read_superblock(device))
-            second = recover(device, geo, mine.machine)
-            for changed in (whole, device):
-                place = power.difference(whole, device, changed.changes(), skip)
-                if place is not None:
-                    self.fail(f"interrupted after {len(writes)} writes, it ends otherwise, at byte {place}")
-            if second.closed != done.closed or find_state(log_ring(device, geo, None)).clean != done.closed:
-                self.fail(f"interrupted after {len(writes)} writes, the log is left otherwise")
-            device.close()
-        self.facts["cuts"] = min(self.case.cuts, len(moments))
-        whole.close()
+        self.facts["cuts"] = self.facts.get("cuts", 0) + check_interruptions(mine, self.case.cuts, self.case.seed)
         mine.close()
+
+
+def check_interruptions(mine: Opened, most: int, seed: int) -> int:
+    """Recover in place, cut off at up to `most` moments, then again to the end: the same must come out."""
+    rng = random.Random(seed)
+    bases = [mine.device] if mine.log is None else [mine.device, mine.log]
+    history = power.History()
+    whole = [history.record(base) for base in bases]
+    done = recover(whole[0], mine.geo, mine.machine, *whole[1:])
+    ring = log_ring(mine.device, mine.geo, mine.log)
+    in_log = ring.base_bytes, ring.base_bytes + (ring.blocks << 9)
+    moments = list(power.cuts(history.epochs, rng, 5))
+    if len(moments) > most:
+        moments = rng.sample(moments, most)
+    for writes in moments:
+        devices = power.rebuilt(bases, writes)
+        geo = Geometry(read_superblock(devices[0]))
+        second = recover(devices[0], geo, mine.machine, *devices[1:])
+        for changed in (whole[0], devices[0]):
+            skip = in_log if mine.log is None else (0, 0)
+            place = power.difference(whole[0], devices[0], changed.changes(), skip)
+            if place is not None:
+                raise Violation(f"interrupted after {len(writes)} writes, it ends otherwise, at byte {place}")
+        state = find_state(log_ring(devices[0], geo, devices[1] if devices[1:] else None))
+        if second.closed != done.closed or state.clean != done.closed:
+            raise Violation(f"interrupted after {len(writes)} writes, the log is left otherwise: {state}")
+        for device in devices:
+            device.close()
+    history.close()
+    return len(moments)
 
 
 def run(case: Case, directory: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Shape(NamedTuple):
     version: str = "6.1"
     log: int = 0  # bytes of an external log
     uml: bool = False  # what the machine's kernel cannot: made and worked on by user-mode Linux
+    rt: int = 0  # bytes of a realtime device
 
     @property
     def lacks(self) -> str | None:
@@ -49,7 +50,17 @@ SHAPES = {
         Shape("log-sector-4k", ("-s", "size=4096", "-l", "sectsize=4096"), mount="inode64,logbsize=32k", log=8 << 20),
         Shape("sector-4k", ("-s", "size=4096", "-l", "size=8m")),
         Shape("block-1k", ("-b", "size=1024", "-l", "size=8m")),
+        Shape("lbsize-128k", ("-l", "size=12m"), mount="inode64,logbsize=128k"),
+        Shape("smallest-1k", ("-m", "reflink=0", "-b", "size=1024", "-l", "size=2577b"), mount="logbsize=32k"),
+        Shape("smallest-4k", ("-m", "reflink=0", "-l", "size=857b"), mount="logbsize=16k"),
+        Shape(
+            "largest",
+            ("-m", "reflink=0", "-d", "agcount=1", "-l", "size=2038m"),
+            size=3 << 30,
+            mount="inode64,logbsize=256k",
+        ),
         Shape("external", (), log=8 << 20),
+        Shape("external-sunit", ("-l", "su=64k"), log=8 << 20),
         Shape("rmap-reflink", ("-m", "reflink=1,rmapbt=1", "-l", "size=16m")),
         Shape("plain-v5", ("-m", "reflink=0,rmapbt=0,finobt=0,inobtcount=0,bigtime=0", "-i", "sparse=0,nrext64=0")),
         Shape("big-inodes", ("-i", "size=2048,nrext64=1", "-l", "size=17m")),
@@ -66,6 +77,22 @@ SHAPES = {
             mount="defaults",
             uml=True,
         ),
+        Shape(
+            "v4-smallest-512",
+            ("-m", "crc=0,finobt=0,bigtime=0", "-b", "size=512", "-l", "size=4806b"),
+            mount="defaults",
+            uml=True,
+        ),
+        Shape("golden-dirty-v5", ("-m", "reflink=0", "-b", "size=1024", "-l", "size=2577b"), size=32 << 20),
+        Shape(
+            "golden-dirty-v4",
+            ("-m", "crc=0,finobt=0,bigtime=0", "-l", "version=1,size=854b"),
+            size=32 << 20,
+            mount="defaults",
+            uml=True,
+        ),
+        Shape("v4-external", ("-m", "crc=0,finobt=0,bigtime=0"), mount="defaults", log=8 << 20, uml=True),
+        Shape("rt", ("-m", "reflink=0", "-r", "extsize=4k", "-l", "size=8m"), rt=64 << 20, uml=True),
         Shape("v4-quota", ("-m", "crc=0,finobt=0,bigtime=0", "-l", "size=8m"), mount="uquota,gquota", uml=True),
         Shape("v5-quota", ("-l", "size=8m"), mount="uquota,gquota,pquota", uml=True),
         Shape("metadir", ("-m", "metadir=1,rmapbt=1", "-l", "size=16m"), version="next"),
@@ -78,14 +105,17 @@ class Image(NamedTuple):
 
     path: Path
     log: Path | None
+    rt: Path | None = None
 
     def copy(self, to: Path) -> Image:
         """Another one like it."""
         to.mkdir(parents=True, exist_ok=True)
-        pairs = [(self.path, to / "image")] + ([(self.log, to / "log")] if self.log else [])
-        for source, target in pairs:
-            subprocess.run(["cp", "--sparse=always", str(source), str(target)], check=True)
-        return Image(to / "image", to / "log" if self.log else None)
+        found: list[Path | None] = []
+        for source, name in ((self.path, "image"), (self.log, "log"), (self.rt, "rt")):
+            if source is not None:
+                subprocess.run(["cp", "--sparse=always", str(source), str(to / name)], check=True)
+            found.append(to / name if source is not None else None)
+        return Image(to / "image", *found[1:])
 
 
 def make(shape: Shape, directory: Path) -> Image:
@@ -94,27 +124,33 @@ def make(shape: Shape, directory: Path) -> Image:
     image = directory / "image"
     with image.open("wb") as out:
         out.truncate(shape.size)
-    log = None
     words = list(shape.mkfs)
-    if shape.log:
-        log = directory / "log"
-        with log.open("wb") as out:
-            out.truncate(shape.log)
-    with kernel.loop_device(log) as device:
+    log, rt = directory / "log" if shape.log else None, directory / "rt" if shape.rt else None
+    for path, size in ((log, shape.log), (rt, shape.rt)):
+        if path is not None:
+            with path.open("wb") as out:
+                out.truncate(size)
+    with kernel.loop_device(log) as device, kernel.loop_device(rt) as realtime:
         if device:
             at = words.index("-l") + 1 if "-l" in words else len(words) + 1
             words = words if "-l" in words else [*words, "-l", ""]
             words[at] = f"logdev={device},size={shape.log},{words[at]}".rstrip(",")
+        if realtime:
+            words[words.index("-r") + 1] += f",rtdev={realtime}"
         tool = kernel.xfsprogs("mkfs.xfs", shape.version)
         kernel.command(*tool, "-q", "-f", "-K", *words, image, environment=kernel.SMALL_ALLOWED)
-    return Image(image, log)
+    return Image(image, log, rt)
 
 
 class Load:
-    """A seeded mixed load in a directory."""
+    """A seeded mixed load in a directory.
 
-    def __init__(self, top: str, seed: int) -> None:
+    `realtime` puts new files onto the realtime device where it can.
+    """
+
+    def __init__(self, top: str, seed: int, *, realtime: bool = False) -> None:
         self.random = random.Random(seed)
+        self.realtime = realtime
         self.top = top
         self.files: list[str] = []
         self.folders = [top]
@@ -193,6 +229,8 @@ class Load:
     def _create(self) -> None:
         path = self._new()
         with open(path, "wb") as out:
+            if self.realtime and self.random.random() < 0.7:
+                lowlevel.set_flags(out.fileno(), "realtime")
             out.write(self.random.randbytes(self.random.choice((0, 1, 100, 5000, 70000))))
         self.files.append(path)
 
@@ -251,11 +289,39 @@ class Load:
         os.close(fd)
 
 
+def small_load(top: str) -> None:
+    """A little of everything, and next to no data: for the images that ship with the project."""
+    for number in range(5):
+        os.mkdir(f"{top}/d{number}")
+    for number in range(60):
+        with open(f"{top}/d{number % 5}/file-{number}-{'x' * (number % 40)}", "wb") as out:
+            out.write(b"%d\n" % number * (number % 7))
+        if number % 4 == 0:
+            os.sync()
+        if number % 3 == 0:
+            os.setxattr(f"{top}/d{number % 5}/file-{number}-{'x' * (number % 40)}", "user.a", b"v" * number * 3)
+    os.symlink("t" * 900, f"{top}/long")
+    os.symlink("short", f"{top}/short")
+    os.link(f"{top}/d0/file-0-", f"{top}/d1/linked")
+    os.rename(f"{top}/d2", f"{top}/d3/renamed")
+    os.sync()
+    for number in range(5, 60, 5):
+        os.unlink(f"{top}/d0/file-{number}-{'x' * (number % 40)}")
+    os.chmod(f"{top}/d1", 0o700)
+    with open(f"{top}/holes", "wb") as out:
+        for block in range(30):
+            out.seek(block * 40960)
+            out.write(b"%d" % block)
+        out.flush()
+        os.fsync(out.fileno())
+        out.truncate(500_000)
+
+
 def abandon(
     shape: Shape, directory: Path, seed: int, steps: int = 400, *, flush_log: bool = True, rounds: int = 1,
     held_open: int = 0, settle: bool = False,
 ) -> Image:  # fmt: skip
-    """Make, work, shut down.
+    """Make, work (no `steps`: a little of everything), shut down.
 
     `rounds` clean mounts first move the log's head on; `held_open` files are unlinked while open; `settle` waits until
     the kernel has freed in the background what was unlinked, so that nothing is left but the log.
@@ -268,7 +334,10 @@ def abandon(
             os.mkdir(top)
             load = Load(top, seed + turn)
             held = []
-            load.run(steps)
+            if steps:
+                load.run(steps)
+            else:
+                small_load(top)
             if last and settle:
                 os.statvfs(point)
                 time.sleep(0.2)
@@ -316,22 +385,37 @@ def abandon_in_uml(
     flush_log: bool = True,
     settle: bool = True,
     users: bool = False,
+    killed_after_s: float | None = None,
 ) -> Image:
-    """As `abandon`, by the kernel that runs as a process: for V4 and quotas."""
+    """As `abandon`, by the kernel that runs as a process: for V4, quotas and realtime devices.
+
+    With `killed_after_s` the load goes on after its steps, and that kernel is killed so much later.
+    """
     image = make(shape, directory)
+    marker = directory / "now"
     command = [
         "env", f"PYTHONPATH={Path(__file__).resolve().parents[2]}", os.path.realpath(sys.executable), "-m",
         "tests.journal.crash", uml.MOUNTPOINT, str(seed), str(steps), str(int(flush_log)), str(int(settle)),
-        str(int(users)),
+        str(int(users)), str(int(bool(shape.rt))), *([str(marker)] if killed_after_s is not None else []),
     ]  # fmt: skip
-    uml.run(image.path, [uml.Step(shape.mount, command)], log=image.log)
+    kill = (marker, killed_after_s) if killed_after_s is not None else None
+    uml.run(image.path, [uml.Step(shape.mount, command)], log=image.log, rt=image.rt, kill=kill)
     return image
 
 
-def main(point: str, seed: int, steps: int, flush_log: bool, settle: bool, users: bool) -> None:
+def main(
+    point: str, seed: int, steps: int, flush_log: bool, settle: bool, users: bool, realtime: bool, marker: str = ""
+) -> None:
     """The load, and the end of it, in a mounted filesystem."""
-    load = Load(point, seed)
-    load.run(steps)
+    load = Load(point, seed, realtime=realtime)
+    if steps:
+        load.run(steps)
+    else:
+        small_load(point)
+    if marker:
+        with open(marker, "wb"):
+            pass
+        load.run(1_000_000)
     if users:
         for index, path in enumerate(load.files):
             os.chown(path, index % 5 * 100, index % 3 * 1000, follow_symlinks=False)
@@ -344,4 +428,4 @@ def main(point: str, seed: int, steps: int, flush_log: bool, settle: bool, users
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(word) for word in sys.argv[2:4]), *(word == "1" for word in sys.argv[4:7]))
+    main(sys.argv[1], *(int(word) for word in sys.argv[2:4]), *(word == "1" for word in sys.argv[4:8]), *sys.argv[8:])

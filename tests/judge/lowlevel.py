@@ -19,8 +19,10 @@ FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 0x10
 
 FICLONERANGE = 0x4020940D
 FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 FS_IOC_FIEMAP = 0xC020660B
 XFS_IOC_GOINGDOWN = 0x8004587D
+XFS_IOC_EXCHANGE_RANGE = 0x40285881
 XFS_IOC_SET_RESBLKS = 0xC0105872
 XFS_IOC_AG_GEOMETRY = 0xC080583D
 _FSXATTR = struct.Struct("=5I8x")
@@ -53,6 +55,11 @@ def clone_range(src: int, src_offset: int, nbytes: int, dst: int, dst_offset: in
     fcntl.ioctl(dst, FICLONERANGE, struct.pack("=qQQQ", src, src_offset, nbytes, dst_offset))
 
 
+def exchange_range(fd1: int, fd2: int, nbytes: int) -> None:
+    """Exchange the contents of two files from their beginnings (XFS_IOC_EXCHANGE_RANGE)."""
+    fcntl.ioctl(fd2, XFS_IOC_EXCHANGE_RANGE, struct.pack("=iIQQQQ", fd1, 0, 0, 0, nbytes, 0))
+
+
 class FileFlags(NamedTuple):
     """struct fsxattr."""
 
@@ -81,6 +88,16 @@ def set_flags(fd: int, *names: str, projid: int | None = None, extsize: int = 0,
 def shutdown(fd: int, *, flush_log: bool = True) -> None:
     """Stop the filesystem as a power cut would; `flush_log` writes the log first."""
     fcntl.ioctl(fd, XFS_IOC_GOINGDOWN, struct.pack("=I", 1 if flush_log else 2))
+
+
+def freeze(fd: int) -> None:
+    """Stop all changes to a filesystem, everything written back (FIFREEZE)."""
+    fcntl.ioctl(fd, FIFREEZE, 0)
+
+
+def thaw(fd: int) -> None:
+    """Go on."""
+    fcntl.ioctl(fd, FITHAW, 0)
 
 
 def reserve(fd: int, nblocks: int) -> None:

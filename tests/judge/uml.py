@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -67,9 +68,18 @@ class Step(NamedTuple):
 
 
 def run(
-    image: Path, steps: Sequence[Step], *, rt: Path | None = None, log: Path | None = None, memory: str = "256M"
+    image: Path,
+    steps: Sequence[Step],
+    *,
+    rt: Path | None = None,
+    log: Path | None = None,
+    memory: str = "256M",
+    kill: tuple[Path, float] | None = None,
 ) -> str:
-    """Run commands, each with the image mounted anew at `MOUNTPOINT`; what they printed.  Raises `UmlError`."""
+    """Run commands, each with the image mounted anew at `MOUNTPOINT`; what they printed.  Raises `UmlError`.
+
+    With `kill` the whole kernel is killed so many seconds after that file has come into being.
+    """
     devices = [f"ubd0={image}"]
     more = ""
     for option, path in (("rtdev", rt), ("logdev", log)):
@@ -93,6 +103,9 @@ def run(
             arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
             start_new_session=True,
         ) as process:  # fmt: skip
+            if kill is not None:
+                _kill_when_there(process, *kill)
+                return ""
             try:
                 console, _ = process.communicate(timeout=TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -106,3 +119,15 @@ def run(
         if result:
             raise UmlError(f"{image}: exit {result}: {output[-4000:]}")
         return output
+
+
+def _kill_when_there(process: subprocess.Popen[bytes], marker: Path, after_s: float) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not marker.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise UmlError(f"{marker} never came")
+        time.sleep(0.005)
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Error
 from .common.args import Option, UsageError, number
-from .common.logopen import LogSource
+from .common.logopen import LogSource, open_filesystem
+from .common.logpaths import LogPaths
 from .common.target import Target
 from .run import Run
 
 if TYPE_CHECKING:
     from ..journal.view import ItemView, LogView
+    from .common.progress import Progress
 
 
 def _lsn(text: str) -> int:
@@ -35,8 +37,6 @@ OPTIONS = (
     Option(("-s", "--summary"), "summary", "transactions and items, without what they change"),
     Option(("--no-paths",), "no_paths", "inodes by number only"),
 )
-#: Inodes named by path; more keep their number.
-MOST_PATHS = 50_000
 
 
 def run(run: Run) -> None:
@@ -45,10 +45,7 @@ def run(run: Run) -> None:
     target = targets[0]
     if target.path.strip(b"/"):
         raise UsageError(f"log: names an image, not a path in one: {target.image}")
-    with LogSource(run, target) as source:
-        paths: dict[int, str] = {}
-        if not source.state.clean and not run.args.no_paths:
-            paths = _paths(run, target, source)
+    with LogSource(run, target) as source, _paths(run, target, source) as paths:
         if run.args.json:
             _json(run, target, source, paths)
         else:
@@ -56,13 +53,13 @@ def run(run: Run) -> None:
     run.done += 1
 
 
-def _view(run: Run, source: LogSource) -> LogView:
+def _view(run: Run, source: LogSource, progress: Progress) -> LogView:
     from ..journal.view import LogView
 
-    return LogView(source.device, source.ring, source.state, source.geo, source.machine)
+    return LogView(source.device, source.ring, source.state, source.geo, source.machine, progress.tick)
 
 
-def _text(run: Run, source: LogSource, paths: dict[int, str]) -> None:
+def _text(run: Run, source: LogSource, paths: LogPaths) -> None:
     write = run.out.write
     write(("\n".join(source.lines()) + "\n").encode())
     if source.state.clean:
@@ -70,7 +67,7 @@ def _text(run: Run, source: LogSource, paths: dict[int, str]) -> None:
     from ..journal.view import lsn_words
 
     brief, since = run.args.summary, run.args.since or 0
-    with _view(run, source) as view:
+    with _view(run, source, run.progress("reading the log")) as view:
         plan = view.plan
         progress = run.progress("items", plan.items)
         for commit in view.transactions():
@@ -87,7 +84,7 @@ def _text(run: Run, source: LogSource, paths: dict[int, str]) -> None:
         )
 
 
-def _lines(item: ItemView, paths: dict[int, str], brief: bool) -> list[str]:
+def _lines(item: ItemView, paths: LogPaths, brief: bool) -> list[str]:
     what = item.what
     if item.ino is not None:
         path = paths.get(item.ino)
@@ -100,7 +97,7 @@ def _lines(item: ItemView, paths: dict[int, str], brief: bool) -> list[str]:
     return lines
 
 
-def _json(run: Run, target: Target, source: LogSource, paths: dict[int, str]) -> None:
+def _json(run: Run, target: Target, source: LogSource, paths: LogPaths) -> None:
     from .common.jsonout import JsonList
 
     out = JsonList(run, "items")
@@ -109,7 +106,7 @@ def _json(run: Run, target: Target, source: LogSource, paths: dict[int, str]) ->
         from ..journal.view import lsn_words
 
         since = run.args.since or 0
-        with _view(run, source) as view:
+        with _view(run, source, run.progress("reading the log")) as view:
             progress = run.progress("items", view.plan.items)
             for commit in view.transactions():
                 for item in view.items(commit):
@@ -119,8 +116,9 @@ def _json(run: Run, target: Target, source: LogSource, paths: dict[int, str]) ->
                     found = item.as_dict()
                     if run.args.summary:
                         del found["changes"]
-                    if item.ino is not None and item.ino in paths:
-                        found["path"] = paths[item.ino]
+                    path = paths.get(item.ino) if item.ino is not None else None
+                    if path is not None:
+                        found["path"] = path
                     out.add({"transaction": commit.number, "lsn": lsn_words(commit.lsn), **found})
             facts["transactions"] = view.plan.transactions
             facts["records"] = view.plan.records
@@ -128,41 +126,17 @@ def _json(run: Run, target: Target, source: LogSource, paths: dict[int, str]) ->
     out.end(**facts)
 
 
-def _paths(run: Run, target: Target, source: LogSource) -> dict[int, str]:
-    """inode number -> path, of the inodes that the log names, as the tree is after the replay."""
-    wanted: set[int] = set()
-    with _view(run, source) as view:
-        for ino in view.inodes():
-            wanted.add(ino)
-            if len(wanted) >= MOST_PATHS:
-                break
-    if not wanted:
-        return {}
-    from .common.text import escaped
-
-    found: dict[int, str] = {}
-    try:
-        fs = run.open(target)
-        root = fs.root_ino
-        if root in wanted:
-            found[root] = "/"
-        progress = run.progress("looking for paths")
-        stack: list[tuple[int, str]] = [(root, "/")]
-        while stack and len(found) < len(wanted):
-            ino, base = stack.pop()
-            try:
-                for name, child, dtype, _ in fs.readdir(fs.trusted_inode(ino)):
-                    progress.tick()
-                    if name in (b".", b".."):
-                        continue
-                    if child in wanted or dtype in (0, 4):
-                        path = base + escaped(name)
-                        if child in wanted:
-                            found.setdefault(child, path)
-                        if dtype == 4:
-                            stack.append((child, path + "/"))
-            except Error:
-                continue  # what is damaged there keeps its numbers
-    except Error as error:
-        run.note(target.image.encode("utf-8", "surrogateescape"), f"inodes by number only: {error}")
-    return found
+def _paths(run: Run, target: Target, source: LogSource) -> LogPaths:
+    """Of the inodes that the log names, in the tree as it is after the replay."""
+    if source.state.clean or run.args.no_paths:
+        return LogPaths(())
+    progress = run.progress("reading the log")
+    with _view(run, source, progress) as view:
+        paths = LogPaths(view.inodes())
+    if paths.left:
+        try:
+            with open_filesystem(run, target) as fs:
+                paths.look(fs, run.progress("looking for paths").tick)
+        except Error as error:
+            run.note(target.image.encode("utf-8", "surrogateescape"), f"inodes by number only: {error}")
+    return paths

@@ -144,6 +144,10 @@ class Run:
         self._progress = Progress(what, total, **more)
         return self._progress
 
+    def add_report(self, report: dict[str, Any]) -> None:
+        """A memory report from a verb that opens no filesystem."""
+        self._reports.append(report)
+
     # -- end ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:

@@ -17,6 +17,10 @@ TRANS_HEADER_MAGIC = 0x5452414E  # "TRAN"
 TRANS_HEADER_BYTES = 16
 #: More regions than this cannot make up an item (XLOG_MAX_REGIONS_IN_ITEM).
 MAX_REGIONS = 65536 // 128 // 2 + 1
+#: Nor more bytes: the largest buffer, or the largest attribute with its name, and some.
+MAX_ITEM_BYTES = 1 << 20
+#: Extents of one intent; the kernel puts 16 at most into one.
+MAX_EXTENTS = 4096
 
 LI_EFI, LI_EFD, LI_IUNLINK = 0x1236, 0x1237, 0x1238
 LI_INODE, LI_BUF, LI_DQUOT, LI_QUOTAOFF, LI_ICREATE = 0x123B, 0x123C, 0x123D, 0x123E, 0x123F
@@ -77,6 +81,9 @@ DISK_DQUOT_BYTES = 104
 DQBLK_BYTES = 136
 DQBLK_CRC_OFFSET, DQBLK_LSN_OFFSET = 108, 112
 
+#: Operations of attribute intents from this one on are on parent pointers.
+ATTRI_PARENT = 4
+
 #: The largest flush counter of a V4 inode before it starts again.
 DI_MAX_FLUSH = 0xFFFF
 
@@ -113,7 +120,7 @@ class Abi:
 
     __slots__ = (
         "_dquot", "_efi", "_extent32", "_extent64", "_ilf", "_ilf32", "_map", "_phys", "_xmi", "_attri", "big",
-        "buf_head", "dinodes", "done", "flags2", "order", "pair", "quotaoff", "trans_header", "word",
+        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "quotaoff", "trans_header", "word",
     )  # fmt: skip
 
     def __init__(self, order: str) -> None:
@@ -136,10 +143,11 @@ class Abi:
         self._map = Struct(order + "QQQII")
         self._phys = Struct(order + "QII")
         self._xmi = Struct(order + "8xQQQIIQQQQQQ")
-        self._attri = Struct(order + "4xIQQIHHII")
+        self._attri = Struct(order + "4xIQQIIII")
         #: what done items say: the intent's id
         self.done = Struct(order + "8xQ")
-        self.flags2 = Struct(order + "120xQ").unpack_from
+        #: where the byte of flags2 stands in a logged core that has bigtime and nrext64 in it
+        self.flags2_at = 127 if self.big else 120
         #: without bigtime, with it
         self.dinodes = (_dinode(order, False), _dinode(order, True))
         assert (ilf.size, ilf32.size, self.buf_head.size) == (56, 52, 20)
@@ -186,6 +194,8 @@ class Abi:
     def extents(self, region: bytes | bytearray | memoryview, where: str) -> list[tuple[int, int]]:
         """(start block, blocks) of an extent-free intent, in a 64-bit or an i386 kernel's padding."""
         count, _ = self._efi.unpack_from(region)
+        if count > MAX_EXTENTS:
+            raise Corrupt("extent free log item", where, "extents", f"at most {MAX_EXTENTS}", count)
         rest = memoryview(region)[16:]
         for layout in (self._extent64, self._extent32):
             if len(rest) == count * layout.size:
@@ -202,6 +212,8 @@ class Abi:
 
     def _array(self, layout: Struct, region: bytes | bytearray | memoryview, where: str) -> list[tuple[int, ...]]:
         count, _ = self._efi.unpack_from(region)
+        if count > MAX_EXTENTS:
+            raise Corrupt("intent log item", where, "extents", f"at most {MAX_EXTENTS}", count)
         if len(region) != 16 + count * layout.size:
             raise Corrupt("intent log item", where, "length", f"that of {count} extents", len(region))
         return [layout.unpack_from(region, 16 + index * layout.size) for index in range(count)]
@@ -213,37 +225,44 @@ class Abi:
         return self._xmi.unpack_from(region)
 
     def attri(self, region: bytes | bytearray | memoryview, where: str) -> tuple[int, ...]:
-        """(generation, id, inode, operation, name length, new name length, value length, filter)."""
+        """(generation, id, inode, operation, name length, new name length, value length, filter).
+
+        The two lengths are one 32-bit number, but for parent pointers, which change one name into another.
+        """
         if len(region) < self._attri.size:
             raise Corrupt("attribute log item", where, "length", self._attri.size, len(region))
-        return self._attri.unpack_from(region)
+        generation, ident, ino, operation, length, value, within = self._attri.unpack_from(region)
+        length, new = self.pair.unpack_from(region, 28) if operation & 0xFF >= ATTRI_PARENT else (length, 0)
+        return generation, ident, ino, operation, length, new, value, within
 
 
 # magic mode version format metatype uid gid nlink projid_lo projid_hi big_nextents(v2: pad, flushiter)
 # | three times | size nblocks extsize nextents(big_anextents) anextents(pad) forkoff aformat dmevmask dmstate flags gen
 _CORE_1, _CORE_2 = "HHBBHIIIHHQ", "QQIIHBBIHHI"
 _OLD_TIMES, _BIG_TIMES = "IIIIII", "QQQ"
-# next_unlinked crc changecount lsn flags2 cowextsize pad | crtime | ino uuid
-_TAIL_1, _TAIL_2 = "QQQI12x", "Q16s"
-TAIL_OFFSET = 104
+# [next_unlinked crc] changecount [lsn] flags2 cowextsize pad | crtime | ino uuid
+_TAIL_1, _TAIL_2 = "8xQ8xQI12x", "Q16s"
 DINODE2_BYTES, DINODE3_BYTES = 96, 176
 
 
 class Dinode(NamedTuple):
-    """One shape of an inode's core in one byte order: up to di_gen, and from di_changecount on."""
+    """One shape of an inode's core in one byte order: V4's; and V5's, without unlinked pointer, CRC and LSN."""
 
     core: Struct
-    tail: Struct
+    whole: Struct
+    #: place among the values of what comes behind the times
+    size_at: int
 
 
 def _dinode(order: str, bigtime: bool) -> Dinode:
-    core = Struct(order + _CORE_1 + (_BIG_TIMES if bigtime else _OLD_TIMES) + _CORE_2)
-    tail = Struct(order + _TAIL_1 + ("Q" if bigtime else "II") + _TAIL_2)
-    assert (core.size, tail.size) == (DINODE2_BYTES, DINODE3_BYTES - TAIL_OFFSET)
-    return Dinode(core, tail)
+    times = _BIG_TIMES if bigtime else _OLD_TIMES
+    core = Struct(order + _CORE_1 + times + _CORE_2)
+    whole = Struct(order + _CORE_1 + times + _CORE_2 + _TAIL_1 + ("Q" if bigtime else "II") + _TAIL_2)
+    assert (core.size, whole.size) == (DINODE2_BYTES, DINODE3_BYTES)
+    return Dinode(core, whole, len(_CORE_1) + len(times))
 
 
-#: An inode as it is on the disk, without bigtime and with it.  Between core and tail stand next_unlinked and CRC.
+#: An inode as it is on the disk, without bigtime and with it.
 DISK = (_dinode(">", False), _dinode(">", True))
 _abis: dict[bool, Abi] = {}
 
@@ -257,5 +276,5 @@ def abi(fmt: int) -> Abi:
     return found
 
 
-#: The fields of a logged core up to di_gen.  Times are one or two fields each: count from either end.
+#: The fields of a logged core.  Times are one or two fields each: what follows stands from `Dinode.size_at` on.
 Core = tuple[Any, ...]

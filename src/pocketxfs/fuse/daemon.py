@@ -130,6 +130,9 @@ class Process:
                     error.message = f"{self.image}: {error.message}"
                 raise
             with fs:
+                if fs.recovered is not None:
+                    left = "".join(f"; left for Linux: {words}" for words in fs.recovered.unfinished_words())
+                    self._log(f"{self.image}: {fs.recovered.transactions} transactions replayed in memory{left}")
                 guard.refuse_overlap(self.image, claims, fs.mount.device.base_bytes, fs.mount.device.size_bytes)
                 self._serve(fs)
         except BaseException as error:

@@ -11,6 +11,7 @@ from struct import Struct
 
 from ..errors import Corrupt
 from ..format import log_items as li
+from ..format import superblock
 from ..format.block import checksum
 from ..format.geometry import NULL_AGBLOCK, Geometry
 from .buffers import NULL_LSN, Buffer, BufferStore
@@ -21,11 +22,18 @@ _NEXT_UNLINKED = 96
 _FMT_LOCAL, _FMT_EXTENTS, _FMT_BTREE, _FMT_META_BTREE = 1, 2, 3, 5
 #: the attribute fork's flags -> the data fork's
 _AS_DFORK = {li.ILOG_ADATA: li.ILOG_DDATA, li.ILOG_AEXT: li.ILOG_DEXT, li.ILOG_ABROOT: li.ILOG_DBROOT}
+_FORKS = li.ILOG_DFORK | li.ILOG_AFORK
+_PLAIN_DATA = (li.ILOG_DDATA, li.ILOG_DEXT)
 _S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
 _BLOCK_HEAD = Struct(">4xHH")  # magic, bb_level, bb_numrecs
 _LONG_HEADER_V4, _LONG_HEADER_V5 = 24, 72
 _METAFILE_RTRMAP = 7
 _LEVEL_NUMRECS = Struct(">HH")
+#: What no transaction changes about a filesystem.
+_FIXED = (
+    "sb_magicnum", "sb_blocksize", "sb_uuid", "sb_logstart", "sb_rootino", "sb_agblocks", "sb_logblocks", "sb_sectsize",
+    "sb_inodesize", "sb_blocklog", "sb_agblklog",
+)  # fmt: skip
 
 
 class Counts:
@@ -50,8 +58,8 @@ class Applier:
     """Replays items into buffers."""
 
     __slots__ = (
-        "_any_cancels", "_cancels", "_core_bytes", "_header_bytes", "_literal_at", "_v5", "counts", "geo", "number",
-        "quotas_off", "store", "superblock_changed",
+        "_any_cancels", "_cancels", "_core_bytes", "_header_bytes", "_held_cancels", "_inode_bytes", "_literal_at",
+        "_literal_bytes", "_v5", "counts", "geo", "number", "quotas_off", "store", "superblock_changed",
     )  # fmt: skip
 
     def __init__(self, store: BufferStore, geo: Geometry, cancels: LastSeen, quotas_off: int) -> None:
@@ -63,7 +71,9 @@ class Applier:
         self.counts = Counts()
         #: the transaction under replay
         self.number = 0
-        self._literal_at = geo.inode_core_bytes
+        self._literal_at, self._literal_bytes = geo.inode_core_bytes, geo.literal_bytes
+        self._inode_bytes = geo.inode_bytes
+        self._held_cancels = cancels.held
         self._header_bytes = _LONG_HEADER_V5 if geo.has_crc else _LONG_HEADER_V4
         self.superblock_changed = False
 
@@ -88,7 +98,7 @@ class Applier:
             self._unlinked(regions, buffer, bits, where)
             counts.unlinked_buffers += 1
             return
-        if geo.has_crc and store.newer(buffer, lsn):
+        if geo.has_crc and store.newer(buffer, lsn, flags >> li.BLFT_SHIFT):
             counts.buffers_newer += 1
             return
         if flags & li.BLF_DQUOT_BUF:
@@ -114,8 +124,28 @@ class Applier:
             else:
                 buffer.dirty = True
             if daddr == 0:
-                self.superblock_changed = True
+                self._superblock(buffer.data, where)
         counts.buffers += 1
+
+    def _superblock(self, data: bytearray, where: str) -> None:
+        """The primary superblock was replayed: what comes after it may lie where the filesystem has grown to.
+
+        Kernel: xlog_recover_do_primary_sb_buffer.
+        """
+        self.superblock_changed = True
+        new, old = superblock.decode(bytes(data)), self.geo.sb
+        for name in _FIXED:
+            if getattr(new, name) != getattr(old, name):
+                raise Corrupt("superblock in the log", where, name, getattr(old, name), getattr(new, name))
+        if (new.sb_dblocks, new.sb_agcount) == (old.sb_dblocks, old.sb_agcount):
+            return
+        if new.sb_agcount < old.sb_agcount:
+            raise Corrupt("superblock in the log", where, "sb_agcount", f"at least {old.sb_agcount}", new.sb_agcount)
+        whole = bytearray(data)
+        if self._v5:
+            crc = checksum(whole, superblock.SB_CRC_OFFSET)
+            whole[superblock.SB_CRC_OFFSET : superblock.SB_CRC_OFFSET + 4] = crc.to_bytes(4, "little")
+        self.geo = Geometry(superblock.verify(bytes(whole), where))
 
     def _copy(self, regions: list[Region], buffer: Buffer, bits: int, where: str, dquots: bool = False) -> None:
         """Lay the logged chunks over the buffer (kernel: xlog_recover_do_reg_buffer)."""
@@ -193,16 +223,21 @@ class Applier:
     def inode(self, order: li.Abi, regions: list[Region], lsn: int, where: str = "") -> None:
         """An inode item (kernel: xlog_recover_inode_commit_pass2).  Hot."""
         form = order.inode(regions[0], where)
-        _, fields, _, _, ino, _, daddr, nblocks, offset = form
-        counts, store, geo = self.counts, self.store, self.geo
-        if self._any_cancels and self.cancelled(daddr, nblocks):
-            counts.inodes_cancelled += 1
-            return
-        buffer = store.get(daddr, nblocks, where)
+        count, fields, _, _, ino, _, daddr, nblocks, offset = form
+        counts, store = self.counts, self.store
+        if self._any_cancels:
+            held = self._held_cancels
+            last = self._cancels.get(daddr, nblocks) if held is None else held.get((daddr, nblocks), 0)
+            if last >= self.number:
+                counts.inodes_cancelled += 1
+                return
+        size = self._inode_bytes
+        if offset < 0 or offset % size or offset + size > nblocks << 9:
+            raise Corrupt("inode log item", where, "ilf_boffset", f"an inode within {nblocks << 9} bytes", offset)
+        # Of the cluster only the block with the inode: logs touch inodes here and there.
+        buffer = store.part(daddr, nblocks, offset, where)
         data = buffer.data
-        size = geo.inode_bytes
-        if offset < 0 or offset % size or offset + size > len(data):
-            raise Corrupt("inode log item", where, "ilf_boffset", f"an inode within {len(data)} bytes", offset)
+        offset -= (buffer.daddr - daddr) << 9
         if data[offset] != 0x49 or data[offset + 1] != 0x4E:
             raise Corrupt("inode", f"inode {ino}, {where}", "di_magic", "IN", data[offset : offset + 2].hex())
         if len(regions) < 2:
@@ -210,48 +245,51 @@ class Applier:
         core = regions[1]
         if len(core) != self._core_bytes:
             raise Corrupt("inode log item", where, "length of the core", self._core_bytes, len(core))
-        replay = True
-        if data[offset + 4] >= 3:
-            disk_lsn = int.from_bytes(data[offset + 112 : offset + 120], "big")
-            if disk_lsn > lsn and disk_lsn != NULL_LSN:
-                replay = False
-        if not self._v5:
+        if self._v5:
+            disk_lsn = int.from_bytes(data[offset + 112 : offset + 120], "big") if data[offset + 4] >= 3 else 0
+            if disk_lsn <= lsn or disk_lsn == NULL_LSN:
+                flags2 = core[order.flags2_at]
+                big = flags2 >> 3 & 1
+                shape = order.dinodes[big]
+                values = shape.whole.unpack_from(core)
+                self._judge_core(form, values, shape.size_at, flags2, len(regions), where)
+                unlinked = data[offset + _NEXT_UNLINKED : offset + _NEXT_UNLINKED + 4]
+                li.DISK[big].whole.pack_into(data, offset, *values)
+                data[offset + _NEXT_UNLINKED : offset + _NEXT_UNLINKED + 4] = unlinked
+                data[offset + 112 : offset + 120] = lsn.to_bytes(8, "big")
+                if count > 2 or fields & li.ILOG_DEV:
+                    self._forks(form, regions, data, offset, where)
+                counts.inodes += 1
+            else:
+                counts.inodes_newer += 1
+        else:
             logged = order.pair.unpack_from(core, 28)[1]
             on_disk = int.from_bytes(data[offset + 30 : offset + 32], "big")
             if logged < on_disk and not (on_disk == li.DI_MAX_FLUSH and logged < li.DI_MAX_FLUSH >> 1):
                 counts.inodes_newer += 1
                 return
-        if replay:
-            if self._v5 and core[4] == 3:
-                flags2 = order.flags2(core)[0]
-                big = flags2 >> 3 & 1
-                source, target = order.dinodes[big], li.DISK[big]
-                values = source.core.unpack_from(core)
-                self._judge_core(form, values, flags2, len(regions), where)
-                target.core.pack_into(data, offset, *values)
-                count, _, flags2, cow, *rest = source.tail.unpack_from(core, li.TAIL_OFFSET)
-                target.tail.pack_into(data, offset + li.TAIL_OFFSET, count, lsn, flags2, cow, *rest)
-            else:
-                values = order.dinodes[0].core.unpack_from(core)
-                self._judge_core(form, values, 0, len(regions), where)
-                # The flush counter starts again at 0.
-                li.DISK[0].core.pack_into(data, offset, *values[:10], 0, *values[11:])
-            if form[0] > 2 or fields & li.ILOG_DEV:
+            shape = order.dinodes[0]
+            values = shape.core.unpack_from(core)
+            self._judge_core(form, values, shape.size_at, 0, len(regions), where)
+            # The flush counter starts again at 0.
+            li.DISK[0].core.pack_into(data, offset, *values[:10], 0, *values[11:])
+            if count > 2 or fields & li.ILOG_DEV:
                 self._forks(form, regions, data, offset, where)
             counts.inodes += 1
-        else:
-            counts.inodes_newer += 1
-        if fields & (li.ILOG_DOWNER | li.ILOG_AOWNER) and data[offset + 2 : offset + 4] != b"\0\0":
-            self._owners(form, data, offset, where)
         buffer.inodes |= 1 << (offset // size)
         buffer.dirty = True
         buffer.batch = store.batch
         buffer.stamp = 0
+        if fields & (li.ILOG_DOWNER | li.ILOG_AOWNER) and data[offset + 2 : offset + 4] != b"\0\0":
+            # A copy: the buffer may have to make room for those of the tree.
+            self._owners(form, data[offset : offset + size], where)
 
-    def _judge_core(self, form: li.InodeFormat, core: li.Core, flags2: int, regions: int, where: str) -> None:
+    def _judge_core(
+        self, form: li.InodeFormat, core: li.Core, size_at: int, flags2: int, regions: int, where: str
+    ) -> None:
         """What the kernel wants of a logged core before it replays it."""
         magic, mode, version, data_format = core[:4]
-        nblocks, nextents, anextents, forkoff = core[-10], core[-8], core[-7], core[-6]
+        _, nblocks, _, nextents, anextents, forkoff = core[size_at : size_at + 6]
         kind = mode & _S_IFMT
         bad: tuple[str, object, object] | None = None
         if magic != 0x494E:
@@ -262,8 +300,8 @@ class Applier:
             bad = ("di_format", "local, extents or btree", data_format)
         elif version != 3 if self._v5 else version > 2:
             bad = ("di_version", 3 if self._v5 else "1 or 2", version)
-        elif (forkoff << 3) >= self.geo.literal_bytes:
-            bad = ("di_forkoff", f"below {self.geo.literal_bytes >> 3}", forkoff)
+        elif (forkoff << 3) >= self._literal_bytes:
+            bad = ("di_forkoff", f"below {self._literal_bytes >> 3}", forkoff)
         elif form[0] > 4 or form[0] != regions:
             bad = ("ilf_size", regions, form[0])
         else:
@@ -282,6 +320,13 @@ class Applier:
         """What an inode item brings beside the core."""
         fields = form[1]
         literal = offset + self._literal_at
+        if form[0] == 3 and fields & _FORKS in _PLAIN_DATA and not fields & li.ILOG_DEV:
+            region = regions[2]  # the usual case: a data fork in the inode, and nothing else
+            forkoff = data[offset + 82] << 3
+            end = literal + forkoff if forkoff else offset + self._inode_bytes
+            if literal + len(region) <= end:
+                data[literal : literal + len(region)] = region
+                return
         end = offset + self.geo.inode_bytes
         if fields & li.ILOG_DEV:
             data[literal : literal + 4] = form[5].to_bytes(4, "big")
@@ -356,13 +401,13 @@ class Applier:
             data[to : to + pointers] = region[place : place + pointers]
         _LEVEL_NUMRECS.pack_into(data, start, level, numrecs)
 
-    def _owners(self, form: li.InodeFormat, data: bytearray, offset: int, where: str) -> None:
+    def _owners(self, form: li.InodeFormat, data: bytearray, where: str) -> None:
         """Extents were swapped between files: the blocks of the fork's B+tree get their new owner."""
-        forkoff = data[offset + 82] << 3
-        literal = offset + self._literal_at
-        if form[1] & li.ILOG_DOWNER and data[offset + 5] == _FMT_BTREE:
+        forkoff = data[82] << 3
+        literal = self._literal_at
+        if form[1] & li.ILOG_DOWNER and data[5] == _FMT_BTREE:
             self._change_owner(data, literal, (forkoff or self.geo.literal_bytes), form[4], where)
-        if form[1] & li.ILOG_AOWNER and forkoff and data[offset + 83] == _FMT_BTREE:
+        if form[1] & li.ILOG_AOWNER and forkoff and data[83] == _FMT_BTREE:
             self._change_owner(data, literal + forkoff, self.geo.literal_bytes - forkoff, form[4], where)
 
     def _change_owner(self, data: bytearray, start: int, room: int, ino: int, where: str) -> None:
@@ -436,8 +481,9 @@ class Applier:
         size = geo.inode_bytes
         start_of, end_of = self._free_inode(gen)
         ino = geo.make_ino(agno, agbno << geo.inopblog)
-        for daddr in clusters:
-            buffer = store.get(daddr, step, where)
+        per_block = 1 << geo.block_sectors_log
+        for daddr in range(start, clusters.stop, per_block):
+            buffer = store.get(daddr, per_block, where, fresh=True)
             data = buffer.data
             many = len(data) // size
             data[:] = b"".join(
@@ -447,7 +493,7 @@ class Applier:
                 ]
             )
             ino += many
-            buffer.inodes = (1 << len(data) // size) - 1
+            buffer.inodes = (1 << many) - 1
             buffer.stamp = 0
             buffer.dirty = True
             buffer.batch = store.batch

@@ -48,9 +48,14 @@ _ANNOUNCED_DA: dict[int, bytes] = {
     li.BLFT_DIR_LEAF1: b"\x3d\xf1", li.BLFT_DIR_LEAFN: b"\x3d\xff", li.BLFT_DA_NODE: b"\x3e\xbe",
     li.BLFT_ATTR_LEAF: b"\x3b\xee",
 }  # fmt: skip
+#: Types whose blocks begin with a head on filesystems with realtime groups only.
+_WITHOUT_HEADS = (li.BLFT_RTBITMAP, li.BLFT_RTSUMMARY)
 _META_UUID_OFFSET = 248
 
-_DINODE_MAGIC = b"IN"
+#: The largest buffer that a log can speak of, in 512-byte blocks.
+MOST_BLOCKS = 4096
+#: What a buffer takes beside its data.
+BUFFER_BYTES = 400
 _CRC_OFFSET = 100
 NULL_LSN = (1 << 64) - 1
 
@@ -74,12 +79,13 @@ class Buffer:
 class BufferStore:
     """Buffers by address, least recently used first out, dirty ones written to the device as they go.
 
-    Two buffers never overlap here: who asks for a part of another, or for more than it, gets what that one wrote.
+    Two buffers never overlap here: who asks for a part of another, or for more than it, gets what that one wrote.  A
+    buffer is good until the next one is asked for.
     """
 
     __slots__ = (
         "_block_blocks", "_bytes", "_end_daddr", "_evicted", "_held", "_limit", "_log_end", "_log_start", "_owners",
-        "_whole", "batch", "device", "geo", "remember", "wrote",
+        "_parts", "_whole", "batch", "device", "geo", "remember", "wrote",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +96,8 @@ class BufferStore:
         self._held: OrderedDict[int, Buffer] = OrderedDict()
         #: filesystem block -> address of the buffer that covers it
         self._owners: dict[int, int] = {}
+        #: filesystem block -> addresses of the buffers, each smaller than a block, that lie in it: a few an AG
+        self._parts: dict[int, set[int]] = {}
         self._bytes = 0
         self._whole = geo.block_bytes
         self._block_blocks = geo.block_bytes >> 9
@@ -107,39 +115,83 @@ class BufferStore:
         self.batch += 1
         self._evicted.clear()
 
-    def get(self, daddr: int, nblocks: int, where: str) -> Buffer:
-        """The buffer of `nblocks` 512-byte blocks at `daddr`, read if need be."""
+    def get(self, daddr: int, nblocks: int, where: str, *, fresh: bool = False) -> Buffer:
+        """The buffer of `nblocks` 512-byte blocks at `daddr`, read if need be; `fresh`: about to be filled."""
         held = self._held
         found = held.get(daddr)
         if found is not None and len(found.data) == nblocks << 9:
             held.move_to_end(daddr)
             return found
+        return self._read(daddr, nblocks, where, fresh)
+
+    def part(self, daddr: int, nblocks: int, offset: int, where: str) -> Buffer:
+        """The buffer of that one filesystem block of a larger run in which an offset lies.  Hot."""
+        per = self._block_blocks
+        if nblocks > per:
+            if daddr < 0 or nblocks > MOST_BLOCKS:
+                self._check(daddr, nblocks, where)
+            daddr += (offset >> 9) // per * per
+            nblocks = per
+        found = self._held.get(daddr)
+        if found is not None and len(found.data) == nblocks << 9:
+            self._held.move_to_end(daddr)
+            return found
         return self._read(daddr, nblocks, where)
 
-    def _read(self, daddr: int, nblocks: int, where: str) -> Buffer:
-        nbytes = nblocks << 9
-        if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > 4096:
+    def _check(self, daddr: int, nblocks: int, where: str) -> None:
+        if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > MOST_BLOCKS:
             raise Corrupt("log item", where, "blocks", f"within {self._end_daddr}", f"{daddr}+{nblocks}")
+
+    def _read(self, daddr: int, nblocks: int, where: str, fresh: bool = False) -> Buffer:
+        nbytes = nblocks << 9
+        self._check(daddr, nblocks, where)
         if daddr < self._log_end and daddr + nblocks > self._log_start:
             raise Corrupt("log item", where, "blocks", "outside the log", f"{daddr}+{nblocks}")
-        owned = self._cover(daddr, nblocks, where)
+        owners, per = self._owners, self._block_blocks
+        single = nblocks == per and not daddr % per
+        owned = range(daddr // per, daddr // per + 1) if single else self._cover(daddr, nblocks, where)
         for block in owned:
-            other = self._owners.get(block)
+            other = owners.get(block)
             if other is not None:
                 self._drop(other)
-        while self._bytes + nbytes > self._limit and self._held:
-            self._drop(next(iter(self._held)))
-        data = bytearray(nbytes)
-        with memoryview(data) as view:
-            self.device.pread_into(daddr << 9, (view,))
-        found = Buffer(daddr, data)
+            if block in self._parts:
+                for part in list(self._parts[block]):
+                    self._drop(part)
+        if not owned:
+            self._make_part(daddr, nblocks)
+        found: Buffer | None = None
+        while self._bytes + nbytes + BUFFER_BYTES > self._limit and self._held:
+            found = self._drop(next(iter(self._held)))
+        if found is not None and len(found.data) == nbytes:
+            found.daddr, found.dirty = daddr, False
+            found.stamp = found.batch = found.inodes = 0
+        else:
+            found = Buffer(daddr, bytearray(nbytes))
+        if not fresh:
+            with memoryview(found.data) as view:
+                self.device.pread_into(daddr << 9, (view,))
         if daddr in self._evicted:
             found.batch = self.batch
         self._held[daddr] = found
-        self._bytes += nbytes
-        for block in owned:
-            self._owners[block] = daddr
+        self._bytes += nbytes + BUFFER_BYTES
+        if single:
+            owners[owned.start] = daddr
+        elif not owned:
+            self._parts.setdefault(daddr // per, set()).add(daddr)
+        else:
+            for block in owned:
+                owners[block] = daddr
         return found
+
+    def _make_part(self, daddr: int, nblocks: int) -> None:
+        """A buffer smaller than a block, an AG header, is about to be: what it lies in, or on, goes."""
+        block = daddr // self._block_blocks
+        owner = self._owners.get(block)
+        if owner is not None:
+            self._drop(owner)
+        for other in list(self._parts.get(block, ())):
+            if other < daddr + nblocks and daddr < other + (len(self._held[other].data) >> 9):
+                self._drop(other)
 
     def _cover(self, daddr: int, nblocks: int, where: str) -> range:
         """The filesystem blocks of a buffer.  A smaller one (an AG header) must lie in a block and owns none."""
@@ -152,18 +204,27 @@ class BufferStore:
             raise Corrupt("log item", where, "blocks", f"multiples of {per}", f"{daddr}+{nblocks}")
         return range(daddr // per, (daddr + nblocks) // per)
 
-    def _drop(self, daddr: int) -> None:
+    def _drop(self, daddr: int) -> Buffer:
+        """Write a buffer that is dirty, and forget it; nobody may use it after this."""
         buffer = self._held.pop(daddr)
         nbytes = len(buffer.data)
-        self._bytes -= nbytes
-        if nbytes >= self._whole:
+        self._bytes -= nbytes + BUFFER_BYTES
+        if nbytes == self._whole:
+            del self._owners[daddr // self._block_blocks]
+        elif nbytes > self._whole:
             per = self._block_blocks
             for block in range(daddr // per, (daddr + (nbytes >> 9)) // per):
                 del self._owners[block]
+        else:
+            block = daddr // self._block_blocks
+            self._parts[block].remove(daddr)
+            if not self._parts[block]:
+                del self._parts[block]
         if buffer.dirty:
             if self.remember and buffer.batch == self.batch:
                 self._evicted.add(daddr)
             self._write(buffer)
+        return buffer
 
     def _write(self, buffer: Buffer) -> None:
         data = buffer.data
@@ -184,16 +245,18 @@ class BufferStore:
         size = self.geo.inode_bytes
         raw = buffer.data
         marks, buffer.inodes = buffer.inodes, 0
+        if not self.geo.has_crc:
+            return
         zero = bytes(4)
         with memoryview(raw) as data:
-            start = 0
             while marks:
-                if marks & 1 and raw[start + 4] >= 3:
+                lowest = marks & -marks
+                marks ^= lowest
+                start = (lowest.bit_length() - 1) * size
+                if raw[start + 4] >= 3:
                     place = start + _CRC_OFFSET
                     data[place : place + 4] = zero
                     data[place : place + 4] = crc32c(data[start : start + size]).to_bytes(4, "little")
-                marks >>= 1
-                start += size
 
     def flush(self) -> None:
         """Write everything, and hold nothing."""
@@ -202,8 +265,10 @@ class BufferStore:
 
     # -- what the LSN rules ask ----------------------------------------------------------------------------------
 
-    def lsn_of(self, buffer: Buffer) -> int:
+    def lsn_of(self, buffer: Buffer, announced: int = 0) -> int:
         """The LSN that a V5 buffer on the disk has, or 0 where it says none (kernel: xlog_recover_get_buf_lsn)."""
+        if announced in _WITHOUT_HEADS and not self.geo.has_rtgroups:
+            return 0  # plain bits and counts, which may look like anything
         data = buffer.data
         magic = bytes(data[:4])
         spots = MAGICS.get(magic) or _OLD_MAGICS.get(magic)
@@ -222,11 +287,11 @@ class BufferStore:
         lsn = int.from_bytes(data[lsn_at : lsn_at + 8], "big")
         return 0 if lsn == NULL_LSN else lsn
 
-    def newer(self, buffer: Buffer, lsn: int) -> bool:
+    def newer(self, buffer: Buffer, lsn: int, announced: int = 0) -> bool:
         """Whether a buffer is not older than a transaction and so must not be replayed over.  V5 only."""
         if buffer.batch == self.batch and self.batch:
             return False
-        return self.lsn_of(buffer) >= lsn
+        return self.lsn_of(buffer, announced) >= lsn
 
     def replayed(self, buffer: Buffer, lsn: int, announced: int) -> None:
         """A buffer item has been replayed into a V5 buffer: it gets this LSN when it is written."""
@@ -234,6 +299,8 @@ class BufferStore:
         buffer.batch = self.batch
         data = buffer.data
         magics = _ANNOUNCED.get(announced)
+        if announced in _WITHOUT_HEADS and not self.geo.has_rtgroups:
+            magics = ()
         if magics is not None:
             magic = bytes(data[:4])
             if magic in magics:

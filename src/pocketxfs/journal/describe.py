@@ -202,7 +202,7 @@ def _fields(layout: Layout[Any], before: bytes, after: bytes) -> list[Change]:
 def _value(field: str, value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex() if field in _HEX or len(value) == 16 else name(value.rstrip(b"\0"))
-    if value == _NULL:
+    if value == _NULL or (value == 0xFFFFFFFF and field in ("agi_newino", "agi_dirino")):
         return "none"
     return hex(value) if field in _HEX else value
 
@@ -288,9 +288,16 @@ def _attributes(data: bytes, geo: Geometry) -> list[str]:
     return [_attribute(entry) for entry in attr.leaf_entries(BytesBlock(data), geo, "")]
 
 
+_SPACES = {0: b"user.", attr.ROOT: b"trusted.", attr.SECURE: b"security."}
+
+
 def _attribute(entry: attr.AttrEntry) -> str:
+    space = entry.flags & attr.NAMESPACE_MASK
+    if space == attr.PARENT and entry.value is not None and len(entry.value) >= attr.PARENT_REC.size:
+        return f"parent inode {attr.PARENT_REC.unpack_from(entry.value)[0]}, which names it {name(entry.name)}"
     remote = "" if entry.value is not None else ", remote"
-    return f"{name(entry.name)} of {entry.value_bytes} bytes{remote}"
+    half = ", not complete" if entry.flags & attr.INCOMPLETE else ""
+    return f"{name(_SPACES.get(space, b'') + entry.name)} of {entry.value_bytes} bytes{remote}{half}"
 
 
 def _difference(what: str, before: Iterable[str], after: Iterable[str]) -> list[Change]:
@@ -307,11 +314,16 @@ def _difference(what: str, before: Iterable[str], after: Iterable[str]) -> list[
 
 
 def _cluster(before: bytes, after: bytes, geo: Geometry) -> list[Change]:
-    """An inode buffer: which inodes' unlinked pointers changed, or everything that did."""
+    """An inode buffer: how many inodes are new, whose unlinked pointers changed, or everything that did."""
     changes = []
+    new = sum(
+        before[at : at + 2] != b"IN" and after[at : at + 2] == b"IN" for at in range(0, len(after), geo.inode_bytes)
+    )
+    if new:
+        changes.append(Change("inodes", None, f"{new} new and free"))
     for at in range(0, len(after), geo.inode_bytes):
         one, other = before[at : at + geo.inode_bytes], after[at : at + geo.inode_bytes]
-        if one == other:
+        if one == other or one[:2] != b"IN":
             continue
         index = at // geo.inode_bytes
         old, new = int.from_bytes(one[96:100], "big"), int.from_bytes(other[96:100], "big")
@@ -342,7 +354,7 @@ def inode_changes(before: bytes, after: bytes, geo: Geometry) -> list[Change]:
         if field in _TIMES:
             one, other = _time(one, old_big), _time(other, new_big)
         elif field == "mode":
-            one, other = oct(one), oct(other)
+            one, other = f"{one:06o}", f"{other:06o}"
         elif field == "format" or field == "aformat":
             one, other = _format(one), _format(other)
         elif field in _HEX:

@@ -29,6 +29,7 @@ from ..format.log import (
     Record,
     cycle_of,
     lsn_block,
+    lsn_cycle,
     record_checksum_is,
 )
 from .ring import Ring
@@ -264,11 +265,26 @@ def _find_tail(ring: Ring, head: int) -> LogState:
     cycle = record.cycle + wrapped
     if tail >= ring.blocks:
         raise Corrupt("log record", ring.where(block), "h_tail_lsn", f"a block below {ring.blocks}", tail)
+    if tail == head and torn >= 0:
+        # More than eight records are damaged, or all there are: not what a crash leaves.
+        raise Corrupt("log record", ring.where(torn), "checksum", "a whole record where the tail is", "a torn one")
     if tail == head:
         return LogState(True, head, tail, cycle, "nothing to replay", block, record.lsn, record.tail_lsn, torn)
+    room_before_tail(ring, head, cycle, record.tail_lsn)
     used = ring.distance(tail, head)
     reason = f"{used * BB >> 10} KiB of changes not yet written back"
     return LogState(False, head, tail, cycle, reason, block, record.lsn, record.tail_lsn, torn)
+
+
+def room_before_tail(ring: Ring, head: int, cycle: int, tail_lsn: int) -> int:
+    """Blocks from the head on to the tail, which must be on the same turn around the ring, or on the last."""
+    tail_cycle, tail = lsn_cycle(tail_lsn), lsn_block(tail_lsn)
+    if cycle == tail_cycle and head >= tail:
+        return tail + ring.blocks - head
+    if cycle == tail_cycle + 1 and head <= tail:
+        return tail - head
+    found = f"block {tail} of cycle {tail_cycle}"
+    raise Corrupt("log record", ring.name, "h_tail_lsn", f"one behind block {head} of cycle {cycle}", found)
 
 
 def _first_bad_record(ring: Ring, head: int, tail: int) -> int | None:

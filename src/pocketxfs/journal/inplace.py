@@ -44,21 +44,20 @@ from ..format.log import (
     VERSION_1,
     VERSION_2,
     header_blocks,
-    lsn_block,
-    lsn_cycle,
     make_lsn,
     pack_cycles,
     record_checksum,
 )
 from ..memory import Machine
 from .buffers import DA_MAGICS, MAGICS
-from .head import LogState, find_state
+from .head import LogState, find_state, room_before_tail
 from .recovery import (
     OVERLAY_SHIFT,
     OWNER,
     Report,
     Tick,
     check_log_features,
+    clear_log_features,
     log_ring,
     overlay_block_bytes,
     replay_onto,
@@ -124,6 +123,8 @@ def recover(
         try:
             with machine.fs_region("log recovery"), ring.buffered(machine):
                 report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
+            if not report.unfinished:
+                clear_log_features(overlay, geo)
             written = _write_back(overlay, device, geo)
         finally:
             overlay.close()
@@ -202,17 +203,8 @@ def close_log(ring: Ring, state: LogState) -> None:
 
 def clear_stale(ring: Ring, state: LogState) -> None:
     """Empty records of the last cycle over what may have been written in front of the head before the crash."""
-    tail_cycle, tail_block = lsn_cycle(state.tail_lsn), lsn_block(state.tail_lsn)
     head, cycle = state.head_block, state.head_cycle
-    if cycle == tail_cycle and head >= tail_block:
-        room = tail_block + ring.blocks - head
-    elif cycle == tail_cycle + 1 and head < tail_block:
-        room = tail_block - head
-    elif cycle == tail_cycle + 1 and head == tail_block:
-        return
-    else:
-        raise Corrupt("log", ring.name, "tail", f"one behind head {head} of cycle {cycle}", (tail_cycle, tail_block))
-    count = min(ring.outstanding_blocks, room)
+    count = min(ring.outstanding_blocks, room_before_tail(ring, head, cycle, state.tail_lsn))
     first = min(count, ring.blocks - head)
     _write_empty(ring, head, first, cycle - 1, state.tail_lsn)
     _write_empty(ring, 0, count - first, cycle, state.tail_lsn)

@@ -7,15 +7,18 @@ replayed, and the kernel then finishes the operation with its allocators.  Here 
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, NamedTuple
 
-from ..errors import Corrupt
 from ..format import log_items as li
 from ..format.geometry import Geometry
-from .fetch import Region
+from .fetch import Fetcher, Region
+from .spool import LIMIT_BYTES, LastSeen, Spool
 
-#: Pending intents at once; the kernel's own limit is the log's size, and a handful is usual.
-MAX_PENDING = 1 << 16
+#: Pending intents named one by one; more are only counted.
+LISTED = 64
+_DONE = 1
+INTENT_ITEMS = frozenset(li.DONE_OF) | frozenset(li.INTENT_OF)
 
 _RMAP_TYPES = {
     1: "map", 2: "map shared", 3: "unmap", 4: "unmap shared", 5: "convert", 6: "convert shared", 7: "allocate",
@@ -33,6 +36,7 @@ _OWNERS = {
     (1 << 64) - 8: "refcount B+tree", (1 << 64) - 9: "copy-on-write staging",
 }  # fmt: skip
 _EXCHANGE_ATTR = 1
+_BMAP_REALTIME = 1 << 29
 
 
 class Pending(NamedTuple):
@@ -51,32 +55,64 @@ class Pending(NamedTuple):
 
 
 class Intents:
-    """The intents seen and not yet done."""
+    """The intents seen and not yet done, in bounded memory however many a log holds.
 
-    __slots__ = ("_geo", "_open", "done", "seen")
+    An intent is known by its kind and id.  Ids are used again when their intents are done, so the last one counts.
+    """
 
-    def __init__(self, geo: Geometry) -> None:
+    __slots__ = ("_all", "_geo", "_latest", "_open", "done", "seen")
+
+    def __init__(self, geo: Geometry, limit_bytes: int = LIMIT_BYTES) -> None:
         self._geo = geo
-        self._open: dict[tuple[int, int], Pending] = {}
+        #: kind, id, LSN and place of each intent, one behind the other
+        self._all = Spool(limit_bytes // 4)
+        #: (kind, id) -> where its last intent stands in that list (from 2 on), or `_DONE`
+        self._latest = LastSeen(limit_bytes // 2)
+        self._open = 0
         self.seen = self.done = 0
 
-    def item(self, kind: int, order: li.Abi, regions: list[Region], lsn: int, where: str = "") -> None:
-        """One intent or done item."""
+    def item(
+        self, kind: int, order: li.Abi, regions: list[Region], lsn: int, where: str = "", place: int = 0, end: int = 0
+    ) -> None:
+        """One intent or done item; `place` and `end` are for the fetcher, when it is to be named."""
         ident = order.intent_id(regions[0], where)
         intent = li.INTENT_OF.get(kind)
         if intent is not None:
-            self.done += self._open.pop((intent, ident), None) is not None
+            if self._latest.get(intent, ident) > _DONE:
+                self._latest.put(intent, ident, _DONE)
+                self._open -= 1
+                self.done += 1
             return
-        if len(self._open) >= MAX_PENDING:
-            raise Corrupt("log", where, "pending intents", f"at most {MAX_PENDING}", len(self._open))
+        describe(kind, order, regions, self._geo, where)  # judges it
+        self._open += self._latest.get(kind, ident) <= _DONE
+        self._latest.put(kind, ident, self.seen + _DONE + 1)
         self.seen += 1
-        self._open[kind, ident] = Pending(
-            li.ITEM_NAMES[kind], ident, lsn, tuple(describe(kind, order, regions, self._geo, where))
-        )
+        self._all.extend(array("Q", (kind | end << 16, ident, lsn, place)))
 
-    def pending(self) -> list[Pending]:
-        """What is left, in the order of the log."""
-        return list(self._open.values())
+    def __len__(self) -> int:
+        """How many are pending."""
+        return self._open
+
+    def pending(self, fetcher: Fetcher) -> list[Pending]:
+        """The first `LISTED` that are left, in the order of the log."""
+        found: list[Pending] = []
+        numbers = self._all.run(0, self._all.length if self._open else 0)
+        for number, packed in enumerate(numbers, _DONE + 1):
+            ident, lsn, place = next(numbers), next(numbers), next(numbers)
+            kind, end = packed & 0xFFFF, packed >> 16
+            if self._latest.get(kind, ident) != number:
+                continue
+            regions = fetcher.regions(place, end)
+            words = describe(kind, fetcher.order, regions, self._geo, fetcher.where(place))
+            found.append(Pending(li.ITEM_NAMES[kind], ident, lsn, tuple(words)))
+            if len(found) >= min(LISTED, self._open):
+                break
+        return found
+
+    def close(self) -> None:
+        """Let go of temporary files."""
+        self._all.close()
+        self._latest.close()
 
 
 def describe(kind: int, order: li.Abi, regions: list[Region], geo: Geometry, where: str = "") -> list[str]:
@@ -105,7 +141,8 @@ def describe(kind: int, order: li.Abi, regions: list[Region], geo: Geometry, whe
         ]
     if kind == li.LI_BUI:
         return [
-            f"{_BMAP_TYPES.get(flags & 0xFF, f'operation {flags & 0xFF} on')} {blocks} blocks from {place(start)}: "
+            f"{_BMAP_TYPES.get(flags & 0xFF, f'operation {flags & 0xFF} on')} {blocks} blocks from "
+            f"{f'realtime block {start}' if flags & _BMAP_REALTIME else place(start)}: "
             f"inode {owner}{_fork(flags >> 31)}, file block {offset}"
             for owner, start, offset, blocks, flags in order.maps(region, where)
         ]
@@ -119,7 +156,7 @@ def describe(kind: int, order: li.Abi, regions: list[Region], geo: Geometry, whe
         _, _, ino, operation, length, _, _, _ = order.attri(region, where)
         name = bytes(regions[1][:length]) if len(regions) > 1 else b""
         word = _ATTR_OPERATIONS.get(operation & 0xFF, f"attribute operation {operation & 0xFF}")
-        shown = name.decode("utf-8", "backslashreplace") if operation & 0xFF <= 3 else f"{len(name)} bytes"
+        shown = name.decode("utf-8", "backslashreplace")
         return [f"{word} {shown!r} of inode {ino}"]
     return [li.ITEM_NAMES.get(kind, hex(kind))]
 

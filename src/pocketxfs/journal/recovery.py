@@ -4,13 +4,13 @@ The first pass (`scan`) verifies and plans; nothing is written before it is thro
 transaction in order.  What needs the allocators to be finished (pending intents, unlinked inodes, copy-on-write
 leftovers) stays as the log leaves it, and is named in the report.
 
-Memory: a quarter of the machine's at most, charged to it while the replay runs, whatever the log's size.
+Memory: a share of the machine's, see `shares`, charged to it while the replay runs, whatever the log's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..device import Device
 from ..errors import Corrupt, Unsupported
@@ -22,19 +22,23 @@ from ..format.geometry import Geometry
 from ..memory import Machine
 from .apply import Applier, Counts
 from .buffers import Buffer, BufferStore
-from .fetch import Fetcher, Region
+from .fetch import KEPT_RECORDS, Fetcher, Region
 from .head import LogState, find_state
-from .intents import Intents, Pending
+from .intents import INTENT_ITEMS, Intents, Pending
 from .leftovers import Leftovers, find_leftovers, sum_counters
 from .ring import Ring
 from .scan import CROSSES, Plan, scan
 
 OWNER = "journal"
-#: Of the machine's memory, this share (a shift) is used while replaying, and no more than this many bytes.
-SHARE_SHIFT = 2
-MOST_BYTES = 16 << 20
+#: No more than this is used while replaying, and this much of the machine's memory stays free where there is as much.
+MOST_BYTES = 32 << 20
+LEFT_BYTES = 4 << 20
 #: What stays for the overlay's own blocks afterwards.
 OVERLAY_SHIFT = 4
+#: What a record's headers and its objects take beside its data.
+RECORD_EXTRA_BYTES = 8 << 10
+#: The largest buffers are 64 KiB.
+LEAST_STORE_BYTES = 256 << 10
 
 Tick = Callable[[int], None]
 
@@ -43,8 +47,8 @@ class Report:
     """What a replay did and what it left."""
 
     __slots__ = (
-        "bytes", "cancelled", "counts", "dropped", "intents_done", "intents_seen", "leftovers", "pending", "records",
-        "state", "superblock_changed", "transactions",
+        "bytes", "cancelled", "counts", "dropped", "intents_done", "intents_seen", "leftovers", "pending",
+        "pending_count", "records", "state", "superblock_changed", "transactions",
     )  # fmt: skip
 
     def __init__(self, state: LogState) -> None:
@@ -52,7 +56,9 @@ class Report:
         self.records = self.transactions = self.bytes = self.cancelled = self.dropped = 0
         self.intents_seen = self.intents_done = 0
         self.counts = Counts()
+        #: intents that are not done, the first of them, and how many there are
         self.pending: list[Pending] = []
+        self.pending_count = 0
         self.leftovers = Leftovers()
         #: Whether the superblock was replayed: read it again, and the geometry from it.
         self.superblock_changed = False
@@ -60,11 +66,13 @@ class Report:
     @property
     def unfinished(self) -> bool:
         """Whether something is left that only a filesystem with allocators can finish."""
-        return bool(self.pending) or self.leftovers.any
+        return self.pending_count > 0 or self.leftovers.any
 
     def unfinished_words(self) -> list[str]:
         """What is left, a line each."""
         words = [f"{one.kind} {one.ident:#x}: {'; '.join(one.work) or 'nothing named'}" for one in self.pending]
+        if self.pending_count > len(self.pending):
+            words.append(f"and {self.pending_count - len(self.pending)} more intents")
         return words + self.leftovers.words()
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,6 +86,7 @@ class Report:
             "replayed": self.counts.as_dict(),
             "intents": self.intents_seen,
             "intents_done": self.intents_done,
+            "pending_intents": self.pending_count,
             "pending": [one.as_dict() for one in self.pending],
             "leftovers": self.leftovers.as_dict(),
             "tail_block": self.state.tail_block,
@@ -134,6 +143,26 @@ def check_log_features(geo: Geometry, name: str) -> None:
         raise Unsupported(f"{name}: the log holds items of feature {named}: this version cannot replay it")
 
 
+class Shares(NamedTuple):
+    """How the memory of a replay is divided, in bytes; `total` is what is charged for it."""
+
+    plan: int
+    store: int
+    fetch: int
+    intents: int
+    total: int
+
+
+def shares(machine: Machine, ring: Ring) -> Shares:
+    """Half of the machine's RAM, or all but 4 MiB: some for records of the largest kind, most for buffers."""
+    ram = machine.profile.ram_bytes
+    budget = min(max(ram >> 1, ram - LEFT_BYTES), MOST_BYTES)
+    plan, intents = budget >> 3, budget >> 4
+    fetch = max(budget >> 3, (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES))
+    store = max(LEAST_STORE_BYTES, budget - plan - intents - fetch)
+    return Shares(plan, store, fetch, intents, plan + store + fetch + intents)
+
+
 def overlay_block_bytes(geo: Geometry) -> int:
     """Most of what a replay writes are inode clusters: one block of the overlay each, where they are not large."""
     return min(max(4096, geo.cluster_bytes), 16384)
@@ -150,16 +179,20 @@ def replay_onto(
     wrote: Callable[[Buffer], None] | None = None,
 ) -> Report:
     """Replay a dirty log onto a writable device that is not the ring's own, or is a layer over it."""
-    budget = min(machine.profile.ram_bytes >> SHARE_SHIFT, MOST_BYTES)
-    machine.charge(OWNER, budget)
+    share = shares(machine, ring)
+    machine.charge(OWNER, share.total)
     try:
-        plan = scan(ring, state, budget >> 3, tick)
+        plan = scan(ring, state, share.plan, tick)
         try:
-            return _second_pass(target, ring, state, geo, plan, budget, tick, wrote)
+            intents = Intents(geo, share.intents)
+            try:
+                return _second_pass(target, ring, state, geo, plan, share, intents, tick, wrote)
+            finally:
+                intents.close()
         finally:
             plan.close()
     finally:
-        machine.uncharge(OWNER, budget)
+        machine.uncharge(OWNER, share.total)
 
 
 def _second_pass(
@@ -168,14 +201,14 @@ def _second_pass(
     state: LogState,
     geo: Geometry,
     plan: Plan,
-    budget: int,
+    share: Shares,
+    intents: Intents,
     tick: Tick | None,
     wrote: Callable[[Buffer], None] | None,
 ) -> Report:
-    store = BufferStore(target, geo, (budget >> 2) * 3, wrote)
+    store = BufferStore(target, geo, share.store, wrote)
     applier = Applier(store, geo, plan.cancels, plan.quotas_off)
-    fetcher = Fetcher(ring, budget >> 3)
-    intents = Intents(geo)
+    fetcher = Fetcher(ring, share.fetch)
     lsn = -1
     buf_kind, inode_kind = li.LI_BUF & 0xFF, li.LI_INODE & 0xFF
     for commit in plan.commits():
@@ -186,15 +219,18 @@ def _second_pass(
         applier.number = commit.number
         places = plan.places.run(commit.start, commit.start + commit.count)
         for place in places:
-            regions = fetcher.regions(place, next(places)) if place & CROSSES else fetcher.regions(place)
+            end = next(places) if place & CROSSES else 0
+            regions = fetcher.regions(place, end)
             kind = place & 0xFF
             try:
                 if kind == inode_kind:
                     applier.inode(fetcher.order, regions, lsn)
                 elif kind == buf_kind:
                     applier.buffer(fetcher.order, regions, lsn)
+                elif (kind | 0x1200) in INTENT_ITEMS:
+                    intents.item(kind | 0x1200, fetcher.order, regions, lsn, "", place, end)
                 else:
-                    _apply(0x1200 | kind, fetcher.order, regions, lsn, applier, intents)
+                    _apply(kind | 0x1200, fetcher.order, regions, lsn, applier)
             except Corrupt as error:
                 raise _located(error, fetcher.where(place)) from None
         if tick is not None:
@@ -205,7 +241,7 @@ def _second_pass(
     report.cancelled, report.dropped = plan.cancelled, plan.open_left
     report.counts = applier.counts
     report.intents_seen, report.intents_done = intents.seen, intents.done
-    report.pending = intents.pending()
+    report.pending, report.pending_count = intents.pending(fetcher), len(intents)
     report.superblock_changed = applier.superblock_changed
     after = geo
     if applier.superblock_changed:
@@ -216,13 +252,11 @@ def _second_pass(
     return report
 
 
-def _apply(kind: int, order: li.Abi, regions: list[Region], lsn: int, applier: Applier, intents: Intents) -> None:
+def _apply(kind: int, order: li.Abi, regions: list[Region], lsn: int, applier: Applier) -> None:
     if kind == li.LI_ICREATE:
         applier.icreate(regions)
     elif kind == li.LI_DQUOT:
         applier.dquot(order, regions, lsn)
-    elif kind in li.DONE_OF or kind in li.INTENT_OF:
-        intents.item(kind, order, regions, lsn)
     elif kind != li.LI_QUOTAOFF:
         raise Corrupt("log item", "", "type", "a known one", hex(kind))
 
@@ -251,12 +285,21 @@ def _set_counters(device: Device, geo: Geometry) -> None:
         raise Corrupt(
             "AG headers", device.name, "sums", f"at most {geo.dblocks} free blocks", (icount, ifree, fdblocks)
         )
-    sector = bytearray(device.pread(0, geo.sector_bytes))
-    place = superblock.SB.offsets["sb_icount"]
     counts = b"".join(value.to_bytes(8, "big") for value in (icount, ifree, fdblocks))
-    if sector[place : place + 24] == counts:
+    _change_superblock(device, geo, superblock.SB.offsets["sb_icount"], counts)
+
+
+def clear_log_features(device: Device, geo: Geometry) -> None:
+    """Nothing in the log needs a reader that knows them any more (kernel: xfs_clear_incompat_log_features)."""
+    if geo.has_crc:
+        _change_superblock(device, geo, superblock.SB.offsets["sb_features_log_incompat"], bytes(4))
+
+
+def _change_superblock(device: Device, geo: Geometry, place: int, wanted: bytes) -> None:
+    sector = bytearray(device.pread(0, geo.sector_bytes))
+    if sector[place : place + len(wanted)] == wanted:
         return
-    sector[place : place + 24] = counts
+    sector[place : place + len(wanted)] = wanted
     if geo.has_crc:
         crc = checksum(sector, superblock.SB_CRC_OFFSET)
         sector[superblock.SB_CRC_OFFSET : superblock.SB_CRC_OFFSET + 4] = crc.to_bytes(4, "little")

@@ -189,8 +189,8 @@ class RecordData:
         split = header_count << BB_SHIFT
         with memoryview(raw) as view:
             header, data = view[:split], view[split : split + record.length]
-            # A checksum of zero is mkfs's, or from before there were any.
-            self.crc_ok = record.crc == 0 or record_checksum_is(record.crc, header, data)
+            # V4 logs may be from before there were checksums: those say 0.
+            self.crc_ok = (record.crc == 0 and not ring.has_crc) or record_checksum_is(record.crc, header, data)
             words = displaced_words(header, header_count, record.data_blocks)
             header.release()
             data.release()

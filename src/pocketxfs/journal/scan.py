@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from ..errors import Corrupt
 from ..format.log import (
     BB_SHIFT,
+    BIG_RECORD_BYTES,
     CLIENT_LOG,
     CLIENT_TRANSACTION,
     COMMIT_TRANS,
@@ -30,6 +31,8 @@ from ..format.log import (
     UNMOUNT_TRANS,
     WAS_CONT_TRANS,
     Record,
+    lsn_cycle,
+    make_lsn,
 )
 from ..format.log_items import (
     BLF_CANCEL,
@@ -64,9 +67,10 @@ OFFSET_MASK = (1 << (BLOCK_SHIFT - OFFSET_SHIFT)) - 1
 
 PHASES = 3
 #: Transactions open at once; the kernel writes a handful.
-MAX_OPEN = 1 << 16
-#: Items of one transaction kept in memory.
+MAX_OPEN = 1 << 12
+#: Items of a transaction kept in memory; the more transactions are open at once, the fewer of each.
 HELD_ITEMS = 16384
+LEAST_HELD_ITEMS = 64
 #: Bytes of a buffer item that its classification takes.
 _BUF_NEEDED = 20
 
@@ -152,12 +156,14 @@ class _Transaction:
     """One that has been started and not yet committed."""
 
     __slots__ = (
-        "crossed", "ends", "goes_on", "header", "held", "last_phase", "left", "lsn", "spools", "split", "split_end",
-        "split_place", "started", "tid",
+        "_most", "crossed", "ends", "goes_on", "header", "held", "last_phase", "left", "lsn", "spools", "split",
+        "split_end", "split_place", "started", "tid",
     )  # fmt: skip
 
-    def __init__(self, tid: int, lsn: int) -> None:
+    def __init__(self, tid: int, lsn: int, most: int) -> None:
         self.tid, self.lsn = tid, lsn
+        #: items of one phase in memory
+        self._most = most
         self.header = b""
         self.started = False
         #: regions that the item under way still wants
@@ -176,7 +182,7 @@ class _Transaction:
 
     def add(self, phase: int, place: int) -> None:
         held = self.held[phase]
-        if len(held) >= HELD_ITEMS:
+        if len(held) >= self._most:
             self._spill(phase)
         held.append(place)
         if place & CROSSES:
@@ -204,12 +210,12 @@ class _Transaction:
         held.append(daddr)
         held.append(nblocks)
         self.last_phase = -1
-        if len(held) >= HELD_ITEMS:
+        if len(held) >= self._most:
             self._spill(PHASES)
 
     def _spill(self, phase: int) -> None:
         if self.spools is None:
-            self.spools = [Spool(HELD_ITEMS) for _ in range(PHASES + 1)]
+            self.spools = [Spool(self._most) for _ in range(PHASES + 1)]
         self.spools[phase].extend(self.held[phase])
         del self.held[phase][:]
 
@@ -217,8 +223,8 @@ class _Transaction:
         """What one phase holds, in pieces."""
         if self.spools is not None:
             spool = self.spools[phase]
-            for start in range(0, spool.length, HELD_ITEMS):
-                yield spool.slice(start, min(spool.length, start + HELD_ITEMS))
+            for start in range(0, spool.length, self._most):
+                yield spool.slice(start, min(spool.length, start + self._most))
         yield self.held[phase]
 
     def close(self) -> None:
@@ -245,11 +251,12 @@ def scan(
     record at the head was being written over them) move the tail up, as in the kernel.
     """
     tail = _first_record(ring, state.tail_block, state.head_block)
-    reach = MAX_ICLOGS * (ring.max_record_bytes >> BB_SHIFT)
+    reach = MAX_ICLOGS * (_log_buffer_bytes(ring, state) >> BB_SHIFT)
+    held = max(LEAST_HELD_ITEMS, min(HELD_ITEMS, limit_bytes >> 5))
     while True:
-        scanner = _Scanner(ring, Plan(limit_bytes), keep_cancels)
+        scanner = _Scanner(ring, Plan(limit_bytes), keep_cancels, held)
         try:
-            scanner.run(tail, state.head_block, tick)
+            scanner.run(tail, state, tick)
         except _BadRecord as bad:
             scanner.close()
             if (ring.distance(state.head_block, bad.block) or ring.blocks) > reach or bad.block == state.head_block:
@@ -260,6 +267,14 @@ def scan(
             scanner.close()
             raise
         return scanner.plan
+
+
+def _log_buffer_bytes(ring: Ring, state: LogState) -> int:
+    """The size of the log buffers that the last record came from: eight of them can be torn at once."""
+    if not ring.v2 or state.last_record_block < 0:
+        return BIG_RECORD_BYTES
+    size = ring.record(state.last_record_block).size
+    return min(max(size, BIG_RECORD_BYTES), ring.max_record_bytes)
 
 
 def _first_record(ring: Ring, start: int, head: int) -> int:
@@ -275,9 +290,13 @@ def _first_record(ring: Ring, start: int, head: int) -> int:
     return found
 
 
-def records(ring: Ring, start: int, head: int) -> Iterator[RecordData]:
-    """The records from `start` to the head, each read whole and verified; raises `_BadRecord`."""
-    block = start
+def records(ring: Ring, start: int, state: LogState) -> Iterator[RecordData]:
+    """The records from `start` to the head, each read whole and verified; raises `_BadRecord`.
+
+    Stricter than the kernel in one thing: a record must say that it stands where it does, in the cycle of that place,
+    for its LSN decides what is replayed over.
+    """
+    block, head = start, state.head_block
     left = ring.distance(start, head)
     while left > 0:
         where = ring.where(block)
@@ -299,6 +318,10 @@ def records(ring: Ring, start: int, head: int) -> Iterator[RecordData]:
             raise _BadRecord(block, Corrupt("log record", where, "h_len", f"at most {left} blocks", record.data_blocks))
         check_format(ring, record)
         data = RecordData(ring, record, count)
+        lsn = make_lsn(state.head_cycle - (block >= head), block)
+        if data.crc_ok and (record.lsn != lsn or record.cycle != lsn_cycle(lsn)):
+            found = f"{record.lsn:#x} of cycle {record.cycle}"
+            raise _BadRecord(block, Corrupt("log record", where, "h_lsn, h_cycle", hex(lsn), found))
         if not data.crc_ok:
             raise _BadRecord(
                 block, Corrupt("log record", where, "h_crc", "that of what the record holds", hex(record.crc))
@@ -309,10 +332,10 @@ def records(ring: Ring, start: int, head: int) -> Iterator[RecordData]:
 
 
 class _Scanner:
-    __slots__ = ("_keep_cancels", "_open", "plan", "ring")
+    __slots__ = ("_held", "_keep_cancels", "_open", "plan", "ring")
 
-    def __init__(self, ring: Ring, plan: Plan, keep_cancels: bool) -> None:
-        self._keep_cancels = keep_cancels
+    def __init__(self, ring: Ring, plan: Plan, keep_cancels: bool, held: int) -> None:
+        self._keep_cancels, self._held = keep_cancels, held
         self.ring, self.plan = ring, plan
         self._open: dict[int, _Transaction] = {}
 
@@ -321,10 +344,10 @@ class _Scanner:
             transaction.close()
         self.plan.close()
 
-    def run(self, tail: int, head: int, tick: Tick | None) -> None:
+    def run(self, tail: int, state: LogState, tick: Tick | None) -> None:
         plan = self.plan
         plan.tail_block = tail
-        for data in records(self.ring, tail, head):
+        for data in records(self.ring, tail, state):
             self._record(data)
             plan.records += 1
             plan.bytes += data.record.length
@@ -370,7 +393,8 @@ class _Scanner:
                 if flags & START_TRANS:
                     if len(opened) >= MAX_OPEN:
                         raise self._bad(record, place, "transactions", f"at most {MAX_OPEN} under way", len(opened))
-                    transaction = opened[tid] = _Transaction(tid, record.lsn)
+                    most = max(LEAST_HELD_ITEMS, self._held // (len(opened) + 1))
+                    transaction = opened[tid] = _Transaction(tid, record.lsn, most)
                 place = following
                 continue
             flags &= ~END_TRANS

@@ -150,6 +150,11 @@ class LastSeen:
     def __bool__(self) -> bool:
         return bool(self._small) or self._count > 0
 
+    @property
+    def held(self) -> dict[tuple[int, int], int] | None:
+        """All of it, while it is small; to be read only.  None where it is not."""
+        return self._small if self._file is None else None
+
     def put(self, first: int, second: int, value: int) -> None:
         """Remember `value` (not 0) as the last."""
         if self._file is None:

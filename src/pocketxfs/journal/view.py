@@ -22,7 +22,7 @@ from .fetch import Fetcher, Region
 from .head import LogState
 from .inplace import Borrowed
 from .intents import describe as describe_intent
-from .recovery import MOST_BYTES, OVERLAY_SHIFT, OWNER, SHARE_SHIFT, Tick, check_log_features
+from .recovery import OVERLAY_SHIFT, OWNER, Tick, check_log_features, shares
 from .ring import Ring
 from .scan import CROSSES, Commit, Plan, place_type, scan
 
@@ -75,19 +75,19 @@ class LogView:
     ) -> None:
         check_log_features(geo, device.name)
         self._geo, self._machine = geo, machine
-        budget = min(machine.profile.ram_bytes >> SHARE_SHIFT, MOST_BYTES)
+        share = shares(machine, ring)
         limit = max(64 << 10, machine.profile.ram_bytes >> OVERLAY_SHIFT)
-        self._charged = budget + limit
+        self._charged = share.total + limit
         machine.charge(OWNER, self._charged)
         try:
-            self.plan: Plan = scan(ring, state, budget >> 2, tick, keep_cancels=True)
+            self.plan: Plan = scan(ring, state, share.plan, tick, keep_cancels=True)
         except BaseException:
             machine.uncharge(OWNER, self._charged)
             raise
         self._overlay = Overlay(Borrowed(device), limit_bytes=limit)
-        self._store = BufferStore(self._overlay, geo, budget >> 1)
+        self._store = BufferStore(self._overlay, geo, share.store)
         self._applier = Applier(self._store, geo, self.plan.cancels, self.plan.quotas_off)
-        self._fetcher = Fetcher(ring, budget >> 3)
+        self._fetcher = Fetcher(ring, share.fetch)
         self._lsn = -1
 
     def __enter__(self) -> LogView:
@@ -103,6 +103,15 @@ class LogView:
             self._overlay.close()
             self._machine.uncharge(OWNER, self._charged)
             self._charged = 0
+
+    @property
+    def device(self) -> Device:
+        """The device as the transactions seen so far make it; complete after `finish`."""
+        return self._overlay
+
+    def finish(self) -> None:
+        """Write what is still held to `device`."""
+        self._store.flush()
 
     def transactions(self) -> Iterator[Commit]:
         """In the order of their commits; take the items of each before the next."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ...device import Device, open_device
 from ...errors import Error, Unsupported
@@ -17,16 +19,48 @@ from ..run import Run
 from .args import UsageError
 from .target import Target
 
+if TYPE_CHECKING:
+    from ...filesystem import FileSystem
+    from ...fuse.guard import Claim
+
+
+class _Held:
+    """A descriptor that holds a lock."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._fd)
+
+
+def open_filesystem(run: Run, target: Target) -> FileSystem:
+    """The replayed filesystem, for the time that the caller needs it: it takes memory of its own."""
+    from ... import open as open_image
+
+    args = run.args
+    return open_image(
+        target.image, memory=args.memory, buffers=args.buffers, machine=args.machine, partition=args.partition,
+        offset=args.offset, logdev=args.logdev, rtdev=args.rtdev, force=args.force,
+    )  # fmt: skip
+
 
 class LogSource:
     """An image's device and log.  A context manager."""
 
     def __init__(self, run: Run, target: Target, *, writable: bool = False) -> None:
         args = run.args
-        self._opened: list[Device | Machine] = []
+        self._run, self._image = run, target.image
+        self._opened: list[Device | Machine | _Held] = []
         try:
+            claims = self._lock(target.image, args.logdev) if writable else []
             self.device = open_device(target.image, partition=args.partition, offset=args.offset, writable=writable)
             self._opened.append(self.device)
+            if claims:
+                from ...fuse.guard import refuse_overlap
+
+                refuse_overlap(target.image, claims, self.device.base_bytes, self.device.size_bytes)
             self.geo = Geometry(read_superblock(self.device, args.force))
             self.logdev: Device | None = None
             if args.logdev is not None:
@@ -55,9 +89,26 @@ class LogSource:
     ) -> None:
         self.close()
 
+    def _lock(self, *paths: str | None) -> list[Claim]:
+        """Nobody else may have what is going to be written; what the kernel has of the image."""
+        from ...fuse import guard
+
+        claims: list[Claim] = []
+        for path in paths:
+            if path is None:
+                continue
+            self._opened.append(_Held(guard.lock(path)))
+            claimed = guard.claim_device(path)
+            if claimed is not None:
+                self._opened.append(_Held(claimed))
+            claims = claims or guard.kernel_claims(path)
+        return claims
+
     def close(self) -> None:
         """Let go of everything."""
         for thing in reversed(self._opened):
+            if isinstance(thing, Machine) and self._run.args.memory_report is not None:
+                self._run.add_report({"image": self._image, **thing.report()})
             thing.close()
         self._opened.clear()
 
