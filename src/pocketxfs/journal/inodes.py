@@ -55,8 +55,8 @@ class InodeReplay:
     """Replays inode items into buffers; what kinds of items share is here too."""
 
     __slots__ = (
-        "_any_cancels", "_cancels", "_core_bytes", "_header_bytes", "_held_cancels", "_inode_bytes", "_literal_at",
-        "_literal_bytes", "_v5", "counts", "geo", "number", "store",
+        "_any_cancels", "_cancels", "_core_bytes", "_header_bytes", "_held_cancels", "_inode_bytes", "_inode_log",
+        "_literal_at", "_literal_bytes", "_v5", "counts", "geo", "number", "store",
     )  # fmt: skip
 
     def __init__(self, store: BufferStore, geo: Geometry, cancels: LastSeen) -> None:
@@ -68,7 +68,7 @@ class InodeReplay:
         #: the transaction under replay
         self.number = 0
         self._literal_at, self._literal_bytes = geo.inode_core_bytes, geo.literal_bytes
-        self._inode_bytes = geo.inode_bytes
+        self._inode_bytes, self._inode_log = geo.inode_bytes, geo.inode_log
         self._held_cancels = cancels.held
         self._header_bytes = _LONG_HEADER_V5 if geo.has_crc else _LONG_HEADER_V4
 
@@ -76,10 +76,11 @@ class InodeReplay:
         """Whether this transaction or a later one frees a buffer: then nothing is replayed into it."""
         return self._any_cancels and self._cancels.get(daddr, nblocks) >= self.number
 
-    def usual_inode(self, order: li.Abi, record: bytes, at: int, lsn: int) -> bool:
+    def usual_inode(self, order: li.Abi, record: bytes, at: int, lsn: bytes) -> bool:
         """An inode item at `at` of a record's data, where it is as nearly all are; False, and nothing done, else.
 
         V5, from a 64-bit kernel, its regions one behind the other, forks that lie in the inode, older on the disk.
+        The LSN comes as it is on the disk, and compares as such.
         """
         unpack = OP.unpack_from
         tid, length, _, _ = unpack(record, at)
@@ -122,7 +123,8 @@ class InodeReplay:
             attr_at = at + OP_BYTES
             if got != tid or not attr_bytes:
                 return False
-        shape = order.dinodes[record[core + order.flags2_at] >> 3 & 1]
+        flags2 = record[core + order.flags2_at]
+        shape = order.dinodes[flags2 >> 3 & 1]
         values = shape.whole.unpack_from(record, core)
         place = shape.size_at
         nextents, anextents, forkoff = values[place + 3], values[place + 4], values[place + 5]
@@ -131,7 +133,7 @@ class InodeReplay:
         if (
             values[0] != 0x494E
             or values[10]  # with nrext64, a count
-            or record[core + order.flags2_at] & 0x10
+            or flags2 & 0x10
             or nextents + anextents > values[place + 1]
             or room >= self._literal_bytes
             or (data_format != _FMT_EXTENTS and (values[1] & _S_IFMT != _S_IFDIR or data_format != _FMT_LOCAL))
@@ -145,12 +147,13 @@ class InodeReplay:
         offset -= (buffer.daddr - daddr) << 9
         if data[offset] != 0x49 or data[offset + 1] != 0x4E or data[offset + 4] < 3:
             return False
-        if int.from_bytes(data[offset + _LSN : offset + _LSN + 8], "big") > lsn:
+        lsn_at, unlinked_at = offset + _LSN, offset + NEXT_UNLINKED
+        if data[lsn_at : lsn_at + 8] > lsn:
             return False
-        unlinked = data[offset + NEXT_UNLINKED : offset + NEXT_UNLINKED + 4]
-        li.DISK[record[core + order.flags2_at] >> 3 & 1].whole.pack_into(data, offset, *values)
-        data[offset + NEXT_UNLINKED : offset + NEXT_UNLINKED + 4] = unlinked
-        data[offset + _LSN : offset + _LSN + 8] = lsn.to_bytes(8, "big")
+        unlinked = data[unlinked_at : unlinked_at + 4]
+        li.DISK[flags2 >> 3 & 1].whole.pack_into(data, offset, *values)
+        data[unlinked_at : unlinked_at + 4] = unlinked
+        data[lsn_at : lsn_at + 8] = lsn
         literal = offset + self._literal_at
         if data_fork:
             data[literal : literal + data_bytes] = record[data_at : data_at + data_bytes]
@@ -158,7 +161,7 @@ class InodeReplay:
             literal += room
             data[literal : literal + attr_bytes] = record[attr_at : attr_at + attr_bytes]
         self.counts.inodes += 1
-        buffer.inodes |= 1 << (offset // size)
+        buffer.inodes |= 1 << (offset >> self._inode_log)
         buffer.dirty = True
         buffer.batch = store.batch
         buffer.stamp = 0

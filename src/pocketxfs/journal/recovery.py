@@ -212,12 +212,13 @@ def _second_pass(
     store = BufferStore(target, geo, share.store)
     applier = Applier(store, geo, plan.cancels, plan.quotas_off)
     fetcher = Fetcher(ring, share.fetch)
-    lsn = -1
+    lsn, disk_lsn = -1, b""
     buf_kind, inode_kind = li.LI_BUF & 0xFF, li.LI_INODE & 0xFF
     for commit in plan.commits():
         if commit.lsn != lsn:
             store.next_batch()
             lsn = commit.lsn
+            disk_lsn = lsn.to_bytes(8, "big")
         store.remember = commit.more_with_lsn
         applier.number = commit.number
         places = plan.places.run(commit.start, commit.start + commit.count)
@@ -229,7 +230,7 @@ def _second_pass(
             elif kind == inode_kind and not plain:
                 record, at = fetcher.record(place)
                 try:
-                    if applier.usual_inode(fetcher.order, record, at, lsn):
+                    if applier.usual_inode(fetcher.order, record, at, disk_lsn):
                         continue
                 except Corrupt as error:
                     raise _located(error, fetcher.where(place)) from None
