@@ -120,7 +120,7 @@ class Abi:
 
     __slots__ = (
         "_dquot", "_efi", "_extent32", "_extent64", "_ilf", "_ilf32", "_map", "_phys", "_xmi", "_attri", "big",
-        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "quotaoff", "trans_header", "word",
+        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "plain_inode", "quotaoff", "trans_header", "word",
     )  # fmt: skip
 
     def __init__(self, order: str) -> None:
@@ -134,7 +134,9 @@ class Abi:
         #: blf_flags blf_len blf_blkno blf_map_size
         self.buf_head = Struct(order + "4xHHqI")
         ilf, ilf32 = Struct(order + "2xHIHH4xQI12xqii"), Struct(order + "2xHIHHQI12xqii")
-        self._ilf, self._ilf32 = ilf.unpack_from, ilf32.unpack_from
+        #: an inode item's first region in a 64-bit kernel's padding, where it is known to be that
+        self.plain_inode = self._ilf = ilf.unpack_from
+        self._ilf32 = ilf32.unpack_from
         self._dquot = Struct(order + "4xIqiI")
         self.quotaoff = Struct(order + "4xI")
         self._efi = Struct(order + "4xIQ")

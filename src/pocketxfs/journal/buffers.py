@@ -9,7 +9,6 @@ magic number; a buffer with another magic than its log item announces gets neith
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from crc32c import crc32c
 
@@ -54,6 +53,7 @@ _META_UUID_OFFSET = 248
 
 #: The largest buffer that a log can speak of, in 512-byte blocks.
 MOST_BLOCKS = 4096
+MOST_TOGETHER = 8
 #: What a buffer takes beside its data.
 BUFFER_BYTES = 400
 _CRC_OFFSET = 100
@@ -85,12 +85,10 @@ class BufferStore:
 
     __slots__ = (
         "_block_blocks", "_bytes", "_end_daddr", "_evicted", "_held", "_limit", "_log_end", "_log_start", "_owners",
-        "_parts", "_whole", "batch", "device", "geo", "remember", "wrote",
+        "_parts", "_together", "_whole", "batch", "device", "geo", "remember",
     )  # fmt: skip
 
-    def __init__(
-        self, device: Device, geo: Geometry, limit_bytes: int, wrote: Callable[[Buffer], None] | None = None
-    ) -> None:
+    def __init__(self, device: Device, geo: Geometry, limit_bytes: int) -> None:
         self.device, self.geo = device, geo
         self._limit = limit_bytes
         self._held: OrderedDict[int, Buffer] = OrderedDict()
@@ -108,7 +106,8 @@ class BufferStore:
         #: Whether buffers that go now may come back within this batch, and those that did.
         self.remember = False
         self._evicted: set[int] = set()
-        self.wrote = wrote
+        #: blocks of an inode cluster, which are written together where all of them are dirty
+        self._together = min(max(1, geo.cluster_blocks), MOST_TOGETHER)
 
     def next_batch(self) -> None:
         """The LSN changes: what was replayed so far counts as written."""
@@ -227,6 +226,34 @@ class BufferStore:
         return buffer
 
     def _write(self, buffer: Buffer) -> None:
+        self._seal(buffer)
+        data = buffer.data
+        if len(data) == self._whole and self._together > 1:
+            neighbours = self._neighbours(buffer)
+            if neighbours is not None:
+                for one in neighbours:
+                    self._seal(one)
+                    one.dirty = False
+                self.device.pwrite(neighbours[0].daddr << 9, bytearray().join([one.data for one in neighbours]))
+                return
+        self.device.pwrite(buffer.daddr << 9, data)
+        buffer.dirty = False
+
+    def _neighbours(self, buffer: Buffer) -> list[Buffer] | None:
+        """All blocks of a buffer's cluster, if they are here and dirty."""
+        per = self._block_blocks
+        first = buffer.daddr // per // self._together * self._together * per
+        held = self._held
+        found = []
+        for daddr in range(first, first + self._together * per, per):
+            one = buffer if daddr == buffer.daddr else held.get(daddr)
+            if one is None or not one.dirty or len(one.data) != self._whole:
+                return None
+            found.append(one)
+        return found
+
+    def _seal(self, buffer: Buffer) -> None:
+        """LSN and checksums, as they are written."""
         data = buffer.data
         if buffer.stamp:
             place = buffer.lsn_offset
@@ -235,10 +262,6 @@ class BufferStore:
             data[buffer.crc_offset : buffer.crc_offset + 4] = crc.to_bytes(4, "little")
         elif buffer.inodes:
             self.seal_inodes(buffer)
-        self.device.pwrite(buffer.daddr << 9, data)
-        buffer.dirty = False
-        if self.wrote is not None:
-            self.wrote(buffer)
 
     def seal_inodes(self, buffer: Buffer) -> None:
         """New checksums for the inodes that were changed."""

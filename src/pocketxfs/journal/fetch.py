@@ -109,6 +109,14 @@ class Fetcher:
                 open_region = flags & CONTINUE_TRANS
         return regions
 
+    def record(self, place: int) -> tuple[bytes, int]:
+        """The data of the record that a place is in, and where in it; `order` then says in what byte order.  Hot."""
+        block = place >> BLOCK_SHIFT
+        now = self._now
+        if now is None or now.record.block != block:
+            self._load(block)
+        return self._view, place >> OFFSET_SHIFT & OFFSET_MASK
+
     def where(self, place: int) -> str:
         """A place, in words."""
         return f"{self._ring.where(place_block(place))}, byte {place_offset(place)} of its data"

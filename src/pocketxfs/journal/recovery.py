@@ -21,7 +21,7 @@ from ..format.block import checksum
 from ..format.geometry import Geometry
 from ..memory import Machine
 from .apply import Applier, Counts
-from .buffers import Buffer, BufferStore
+from .buffers import BufferStore
 from .fetch import KEPT_RECORDS, Fetcher, Region
 from .head import LogState, find_state
 from .intents import INTENT_ITEMS, Intents, Pending
@@ -176,9 +176,12 @@ def replay_onto(
     machine: Machine,
     *,
     tick: Tick | None = None,
-    wrote: Callable[[Buffer], None] | None = None,
+    plain: bool = False,
 ) -> Report:
-    """Replay a dirty log onto a writable device that is not the ring's own, or is a layer over it."""
+    """Replay a dirty log onto a writable device that is not the ring's own, or is a layer over it.
+
+    `plain` takes no fast paths: what they do is tested against it.
+    """
     share = shares(machine, ring)
     machine.charge(OWNER, share.total)
     try:
@@ -186,7 +189,7 @@ def replay_onto(
         try:
             intents = Intents(geo, share.intents)
             try:
-                return _second_pass(target, ring, state, geo, plan, share, intents, tick, wrote)
+                return _second_pass(target, ring, state, geo, plan, share, intents, tick, plain)
             finally:
                 intents.close()
         finally:
@@ -204,24 +207,34 @@ def _second_pass(
     share: Shares,
     intents: Intents,
     tick: Tick | None,
-    wrote: Callable[[Buffer], None] | None,
+    plain: bool,
 ) -> Report:
-    store = BufferStore(target, geo, share.store, wrote)
+    store = BufferStore(target, geo, share.store)
     applier = Applier(store, geo, plan.cancels, plan.quotas_off)
     fetcher = Fetcher(ring, share.fetch)
-    lsn = -1
+    lsn, disk_lsn = -1, b""
     buf_kind, inode_kind = li.LI_BUF & 0xFF, li.LI_INODE & 0xFF
     for commit in plan.commits():
         if commit.lsn != lsn:
             store.next_batch()
             lsn = commit.lsn
+            disk_lsn = lsn.to_bytes(8, "big")
         store.remember = commit.more_with_lsn
         applier.number = commit.number
         places = plan.places.run(commit.start, commit.start + commit.count)
         for place in places:
-            end = next(places) if place & CROSSES else 0
-            regions = fetcher.regions(place, end)
             kind = place & 0xFF
+            end = 0
+            if place & CROSSES:
+                end = next(places)
+            elif kind == inode_kind and not plain:
+                record, at = fetcher.record(place)
+                try:
+                    if applier.usual_inode(fetcher.order, record, at, disk_lsn):
+                        continue
+                except Corrupt as error:
+                    raise _located(error, fetcher.where(place)) from None
+            regions = fetcher.regions(place, end)
             try:
                 if kind == inode_kind:
                     applier.inode(fetcher.order, regions, lsn)

@@ -428,6 +428,19 @@ class _Scanner:
                         transaction.add(0 if kind == LI_ICREATE else 1, where)
                     else:
                         raise self._bad(record, place, "item type", "a known one", hex(kind))
+                    if not flags:
+                        # The rest of the item, which nearly always follows at once.
+                        place, left = following, regions - 1
+                        while left and ops and place + OP_BYTES <= end:
+                            got, length, _, flags = unpack(data, place)
+                            following = place + OP_BYTES + length
+                            if flags or got != tid or not length or following > end:
+                                break
+                            ops -= 1
+                            left -= 1
+                            place = following
+                        transaction.left = left
+                        continue
                 if flags:
                     transaction.goes_on = True
             elif flags == WAS_CONT_TRANS:
