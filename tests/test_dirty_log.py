@@ -76,12 +76,12 @@ def test_norecovery_shows_what_lies_on_the_disk(dirty):
 
 
 def in_pieces(machine: Machine) -> None:
-    """Take memory until none of what is free lies together: large memory must be mapped."""
+    """Take memory until no eight pages that are free lie together: a log buffer must be mapped."""
     for page in machine.alloc_bulk(machine.free_bytes // 4096 - machine.watermarks.low - 4, "x"):
-        if page // 4096 % 2:
+        if page // 4096 % 8:
             machine.free_pages(page, 0)
-    while machine.buddyinfo().split()[5:] != ["0"] * 10:
-        machine.alloc_pages(1, "y", noretry=True)
+    while machine.buddyinfo().split()[7:] != ["0"] * 8:
+        machine.alloc_pages(3, "y", noretry=True)
 
 
 def replayed(image, machine_name: str, fragmented: bool, memory: int = 16 << 20):

@@ -131,7 +131,12 @@ def differing(one: Device, other: Device, geo: Geometry) -> Iterator[int]:
 
 def repair_says(image: crash.Image, version: str) -> tuple[int, list[str]]:
     """Exit code of xfs_repair -n and its complaints."""
-    words = [*kernel.xfsprogs("xfs_repair", version), "-n"]
+    words = [
+        *kernel.xfsprogs("xfs_repair", version),
+        "-n",
+        "-o",
+        "force_geometry",
+    ]  # a lone AG has no other to vouch for it
     if image.log:
         words += ["-l", str(image.log)]
     if image.rt:
