@@ -28,7 +28,7 @@ from .sample import Sampler
 from .workloads import WORKLOADS
 
 #: Changed when outcomes are no longer to be compared with earlier ones.
-EDITION = 4
+EDITION = 3
 #: Events of a trace between two samples.
 TRACE_STEP = 50
 
