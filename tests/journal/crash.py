@@ -56,7 +56,7 @@ SHAPES = {
         Shape(
             "largest",
             ("-m", "reflink=0", "-d", "agcount=1", "-l", "size=2038m"),
-            size=3 << 30,
+            size=2300 << 20,
             mount="inode64,logbsize=256k",
         ),
         Shape("external", (), log=8 << 20),

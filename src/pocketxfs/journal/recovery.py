@@ -154,9 +154,9 @@ class Shares(NamedTuple):
 
 
 def shares(machine: Machine, ring: Ring) -> Shares:
-    """Half of the machine's RAM, or all but 4 MiB: some for records of the largest kind, most for buffers."""
+    """Half of the machine's RAM, or all but 4 MiB, as far as that is free: some for large records, most for buffers."""
     ram = machine.profile.ram_bytes
-    budget = min(max(ram >> 1, ram - LEFT_BYTES), MOST_BYTES)
+    budget = min(max(ram >> 1, ram - LEFT_BYTES), MOST_BYTES, max(ram >> 2, machine.free_bytes - (ram >> 2)))
     plan, intents = budget >> 3, budget >> 4
     fetch = max(budget >> 3, (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES))
     store = max(LEAST_STORE_BYTES, budget - plan - intents - fetch)
