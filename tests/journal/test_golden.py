@@ -11,10 +11,12 @@ import pytest
 import pocketxfs
 from pocketxfs.device import open_device
 from pocketxfs.format.geometry import Geometry
+from pocketxfs.journal.head import log_state
 from pocketxfs.journal.recovery import log_ring, replay
 from pocketxfs.journal.view import LogView
 from pocketxfs.memory import Machine, profile
 from pocketxfs.mounting import read_superblock
+from tests.damage.patched import Patched
 from tests.judge import compare, ours
 
 from . import campaign, crash, damage, golden
@@ -174,3 +176,19 @@ def test_a_log_written_in_irix_format_is_refused(tmp_path: Path) -> None:
     image.write_bytes(patched(golden.unpacked("golden-dirty-v5"), *case.patches))
     with pytest.raises(pocketxfs.Unsupported, match="format 3"):
         pocketxfs.open(image)
+
+
+def test_the_head_of_a_log_on_its_first_turn_with_a_block_missing() -> None:
+    """The block shows cycle 0, which is where such a log ends: back to the record that it is missing from.
+
+    The same where nothing lies in front of the log, as on a device of its own.
+    """
+    target = damage.Target(golden.unpacked("golden-dirty-v5"))
+    start, nbytes = target.ring.base_bytes, target.ring.blocks * 512
+    for found in target.records[-6:]:
+        block = target.ring.after(found.record.block, found.header_blocks)
+        zeroed = patched(bytes(target.image), (start + block * 512, bytes(512)))
+        inside = log_state(open_device(Patched(zeroed)), start, nbytes, target.geo)
+        alone = log_state(open_device(Patched(zeroed[start : start + nbytes]), whole=True), 0, nbytes, target.geo)
+        assert inside == alone
+        assert inside.head_block == found.record.block

@@ -113,10 +113,11 @@ def _find_head(ring: Ring, first: int, last: int, drop: int) -> int:
     head = drop
     if last == 0:
         window = min(window, head)
-        found = ring.first_with_cycle(head - window, window, 0)
+        start = head - window
+        found = ring.first_with_cycle(start, window, 0)
         if found is not None:
             head = found
-        back = _back_to_record(ring, head - window, head, 0)
+        back = _back_to_record(ring, start, head, 0)
         if back is None:
             raise Corrupt("log", ring.name, "record header", "one before the head", "none")
         return back
