@@ -167,7 +167,10 @@ def comparable(records: Iterator[manifest.Record], report: Report) -> Iterator[m
             changing.update(int(word) for line in intent.work for word in re.findall(r"inode (\d+)", line))
     for record in records:
         if report.unfinished and "ext" in record:
-            record["ext"] = [[*extent[:3], extent[3] & ~lowlevel.FIEMAP_SHARED] for extent in record["ext"]]
+            runs: list[list[int]] = []
+            for logical, physical, nbytes, flags in record["ext"]:
+                lowlevel.join(runs, logical, physical, nbytes, flags & ~lowlevel.FIEMAP_SHARED)
+            record["ext"] = runs
         if record.get("dino") not in changing:
             yield record
 
