@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import pocketxfs
 from pocketxfs.device import Device, open_device
+from pocketxfs.format import superblock
 from pocketxfs.format.geometry import Geometry
 from pocketxfs.journal.head import find_state
 from pocketxfs.journal.inplace import recover
@@ -131,12 +132,10 @@ def differing(one: Device, other: Device, geo: Geometry) -> Iterator[int]:
 
 def repair_says(image: crash.Image, version: str) -> tuple[int, list[str]]:
     """Exit code of xfs_repair -n and its complaints."""
-    words = [
-        *kernel.xfsprogs("xfs_repair", version),
-        "-n",
-        "-o",
-        "force_geometry",
-    ]  # a lone AG has no other to vouch for it
+    words = [*kernel.xfsprogs("xfs_repair", version), "-n"]
+    with open(image.path, "rb") as raw:
+        if superblock.decode(raw.read(512)).sb_agcount == 1:
+            words += ["-o", "force_geometry"]  # a lone AG has no other to vouch for it, and repair would not look at it
     if image.log:
         words += ["-l", str(image.log)]
     if image.rt:

@@ -118,6 +118,7 @@ def test_record_run_report(images: dict[str, Path], tmp_path: Path) -> None:
         (("run", "--backings", "cards"), "cards"),
         (("run", "--machines", "abacus"), "abacus"),
         (("run", "--memories", "1K"), "256K"),
+        (("run", "--memory", "4M"), "--memories"),
         (("run", "--images", "nowhere"), "nowhere"),
         (("report", "nowhere"), "nowhere"),
         (("record", "image"), "lab:"),

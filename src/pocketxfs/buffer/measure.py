@@ -5,10 +5,9 @@
     clock.report()["map"]["cpu_ns"]
 
 Steps are allocate and free (the backing's), map, unmap and purge (the vmalloc area's), reclaim (the machine's), and
-bio: finding a buffer's segments and reading them.  Each
-is counted in itself: an allocation's time does not hold that of the mapping or the reclaim inside it.  CPU time is the
-thread's, user and system.  Until it is asked for nothing is measured and nobody pays; from then on each step costs
-about `overhead_ns` more, which is in its figures.
+bio: finding a buffer's segments and reading them.  Each is counted in itself: an allocation's time does not hold that
+of the mapping or the reclaim inside it.  CPU time is the thread's, user and system.  Until it is asked for nothing is
+measured and nobody pays; from then on each step costs about `overhead_ns` more, which is in its figures.
 """
 
 from __future__ import annotations

@@ -55,6 +55,10 @@ OPTIONS = (
 )
 
 
+#: Common options that `lab run` has in the plural, and what they are where nobody has named them.
+_ONE_OF_EACH = (("memory", "16M", "memories"), ("buffers", "contiguous", "backings"), ("machine", "host", "machines"))
+
+
 def run(run: Run) -> None:
     """Record, run, or report."""
     words = run.args.operands
@@ -123,6 +127,9 @@ def _jobs(run: Run, folder: Path) -> list[Job]:
     from ..memory import parse_size, profile
 
     args = run.args
+    for option, usual, own in _ONE_OF_EACH:
+        if getattr(args, option) != usual:
+            raise UsageError(f"lab run: --{option} is for one run; name --{own}")
     if args.quick:
         return matrix.quick(folder)
     workloads = _known("workload", args.workloads, WORKLOADS)

@@ -5,7 +5,6 @@ The one place where the disk's names (`sb_blocklog`) become ours (`block_log`). 
 
 from __future__ import annotations
 
-from ..errors import Corrupt
 from . import features as f
 from .superblock import Superblock, features2, is_v5
 
@@ -181,11 +180,6 @@ class Geometry:
         if ino < self.last_ag_ino:
             return self.min_agino <= ino & self.agino_mask < self.end_agino
         return ino < self.end_ino and ino & self.agino_mask >= self.min_agino
-
-    def check_ino(self, ino: int, structure: str, where: str) -> None:
-        """Raise `Corrupt` unless `ino` can be an inode number."""
-        if not self.ino_valid(ino):
-            raise Corrupt(structure, where, "inode number", "one within the filesystem", ino)
 
     def inode_place(self, ino: int) -> tuple[int, int]:
         """(512-byte address of the cluster buffer that holds an inode, byte offset of the inode in it)."""

@@ -2,7 +2,7 @@
 
 Both give the same bytes.  Splice moves whole reads of written extents through a pipe, without a copy of ours; `Staged`
 takes everything, and does what splice cannot: holes, unwritten extents, short reads, devices without a file behind
-them.  docs/mount.md has what each measured.
+them.  bench/fuse_bench.py measures both.
 """
 
 from __future__ import annotations

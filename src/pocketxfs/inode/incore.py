@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from errno import ESTALE
 
 from ..buffer import Buffer, BufferCache, BufferOps
 from ..errors import Corrupt, NoMemory
@@ -273,11 +272,6 @@ class InodeCache:
                 if daddr != last:
                     self.cache.readahead(daddr, self._cluster_bytes, INODE_OPS)
                     last = daddr
-
-    def check_generation(self, inode: Inode, gen: int) -> None:
-        """ESTALE where the inode has been given to another file since (a handle from before)."""
-        if inode.gen != gen:
-            raise OSError(ESTALE, os.strerror(ESTALE))
 
     # -- reclaim -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import random
 import sys
 import zlib
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -187,10 +188,9 @@ def _over_time(sampler: Sampler, pictures: bool) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """The process of one cell: see the module."""
-    spec = Spec(**json.load(sys.stdin))
-    outcome = run(spec)
+def process(work: Callable[[Spec], dict[str, Any]]) -> int:
+    """A process of its own: a `Spec` from standard input, what `work` makes of it into the file that is named."""
+    outcome = work(Spec(**json.load(sys.stdin)))
     part = sys.argv[1] + ".part"
     with open(part, "w", encoding="utf-8") as out:
         json.dump(outcome, out)
@@ -199,4 +199,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(process(run))

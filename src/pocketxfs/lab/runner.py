@@ -88,7 +88,7 @@ def run(
     for job in wanted:
         if tick is not None and job not in left:
             tick(job)
-    slots = parallel or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else parallel or 1
+    slots = parallel or os.cpu_count() or 1
     running: list[_Running] = []
     try:
         while left or running:

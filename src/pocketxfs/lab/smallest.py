@@ -6,13 +6,10 @@ the answer is at least locally true.  Sizes are multiples of `STEP_BYTES`.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from typing import Any
 
 from ..memory.profile import MIN_RAM_BYTES
-from .cell import Spec, run
+from .cell import Spec, process, run
 
 STEP_BYTES = 64 << 10
 MOST_BYTES = 64 << 20
@@ -59,15 +56,5 @@ def smallest(spec: Spec) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """The process of one bisection, as `cell.main`."""
-    found = smallest(Spec(**json.load(sys.stdin)))
-    part = sys.argv[1] + ".part"
-    with open(part, "w", encoding="utf-8") as out:
-        json.dump(found, out)
-    os.rename(part, sys.argv[1])
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(process(smallest))

@@ -4,7 +4,8 @@ Steps are small (a directory, a file, a lookup), so that a sampler between them 
 seeded.  Tasks that run "at once" are generators taken in turn: each holds, between its steps, the buffers that the
 kernel's would hold while it waits for I/O.  Ready for writing: copy-in and untar are two more functions.
 
-Limits: reading only, as pocketxfs is; one thread, so what overlaps is the holding, not the work.
+Limits: reading only, as pocketxfs is; one thread, so what overlaps is the holding, not the work.  Workloads that choose
+at random choose among the first `MOST_ENTRIES` entries, so that what they know of a filesystem is bounded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +34,7 @@ Steps = Generator[None, None, None]
 STAGING_BYTES = 1 << 16
 LOOKUPS, ATTRIBUTE_READS, READERS, READER_PATHS = 4000, 600, 8, 300
 MIXED_STEPS, MIXED_TASKS = 6000, 24
+MOST_ENTRIES, MOST_ATTRIBUTES = 50_000, 64
 
 
 class Workload(NamedTuple):
@@ -52,6 +55,16 @@ def walk_tree(fs: FileSystem, top: str = "/") -> Iterator[DirEntry]:
                 yield entry
                 if entry.is_dir(follow_symlinks=False):
                     left.append(entry.path)
+
+
+def _choice(fs: FileSystem) -> Iterator[DirEntry]:
+    """What random workloads choose from."""
+    return islice(walk_tree(fs), MOST_ENTRIES)
+
+
+def _attributes(fs: FileSystem, inode: Inode) -> list[tuple[int, bytes]]:
+    """(inode, name) of an inode's first attributes."""
+    return [(inode.ino, name) for name, _ in islice(fs.xattrs(inode), MOST_ATTRIBUTES)]
 
 
 # -- one after the other ---------------------------------------------------------------------------------------
@@ -92,7 +105,7 @@ def copy_out(fs: FileSystem, rng: random.Random, size: float) -> Steps:
 
 def lookups(fs: FileSystem, rng: random.Random, size: float) -> Steps:
     """Names looked up at random in every directory, past the cache of names."""
-    folders = [fs.resolve("/")] + [e.load() for e in walk_tree(fs) if e.is_dir(follow_symlinks=False)]
+    folders = [fs.resolve("/")] + [e.load() for e in _choice(fs) if e.is_dir(follow_symlinks=False)]
     names = [(folder, _sample_names(fs, folder, rng)) for folder in folders]
     names = [(folder, found) for folder, found in names if found]
     for _ in range(int(LOOKUPS * size)):
@@ -105,9 +118,8 @@ def lookups(fs: FileSystem, rng: random.Random, size: float) -> Steps:
 def remote_attributes(fs: FileSystem, rng: random.Random, size: float) -> Steps:
     """Attributes read at random: 17 pages for the largest values."""
     owners = []
-    for entry in walk_tree(fs):
-        inode = entry.load()
-        owners += [(inode.ino, name) for name, _ in fs.xattrs(inode)]
+    for entry in _choice(fs):
+        owners += _attributes(fs, entry.load())
     if not owners:
         return
     for _ in range(int(ATTRIBUTE_READS * size)):
@@ -126,7 +138,7 @@ def recovery(fs: FileSystem, rng: random.Random, size: float) -> Steps:
 
 def parallel_readers(fs: FileSystem, rng: random.Random, size: float) -> Steps:
     """Eight readers of files and directories all over the tree, each in an order of its own."""
-    paths = [entry.path for entry in walk_tree(fs)]
+    paths = [entry.path for entry in _choice(fs)]
     most = min(len(paths), max(1, int(READER_PATHS * size)))
     readers = [_reader(fs, rng.sample(paths, most)) for _ in range(READERS)]
     while readers:
@@ -181,14 +193,14 @@ class _Known:
         self.files: list[int] = []
         root = fs.resolve("/")
         self._add_folder(root)
-        for entry in walk_tree(fs):
+        for entry in _choice(fs):
             inode = entry.load()
             if inode.is_dir:
                 self._add_folder(inode)
             elif inode.mode >> 12 == 8:
                 self.files.append(inode.ino)
                 if inode.forkoff:
-                    self.attributes += [(inode.ino, name) for name, _ in fs.xattrs(inode)]
+                    self.attributes += _attributes(fs, inode)
         if len(self.files) > 4000:
             self.files = rng.sample(self.files, 4000)
         self.kinds = [self._lookup, self._lookup, self._stat, self._bmap, self._allocation, self._list]

@@ -6,7 +6,6 @@ damaged data block does not hide the others: the rest is listed, and its error r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from errno import ENOENT
 
@@ -256,15 +255,3 @@ def check_da_owner(head: da.DaHeader, ino: int, block: Buffer) -> None:
     """A V5 dabtree block must say that it belongs to this inode."""
     if head.owner is not None and head.owner != ino:
         raise Corrupt("dabtree block", f"daddr {block.daddr:#x}", "owner", ino, head.owner)
-
-
-def is_empty(mount: Mount, inode: Inode) -> bool:
-    """Whether a directory has no entries but "." and ".."."""
-    return all(name in (b".", b"..") for name, *_ in readdir(mount, inode))
-
-
-def checked_name(name: bytes) -> str:
-    """A name from the disk as text; one that would lead out of its directory is refused."""
-    if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
-        raise Corrupt("directory entry", "a name", "name", "one without / or NUL", repr(name))
-    return os.fsdecode(name)

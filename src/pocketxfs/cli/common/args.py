@@ -149,17 +149,6 @@ def byte_count(text: str) -> int:
     return number(text[:-1] if shift else text) << shift
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """A converter that takes one of the words."""
-
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return text
-
-    return convert
-
-
 def help_lines(options: Sequence[Option]) -> list[str]:
     """The options as help shows them, aligned."""
     rows = []
