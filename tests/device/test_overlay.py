@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import random
 import tracemalloc
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketxfs.device import Device, Overlay, open_device, overlay
+from pocketxfs.device import Device, Overlay, open_device
 from pocketxfs.errors import DeviceError
 
 
@@ -169,15 +170,15 @@ def test_a_block_that_is_written_whole_needs_nothing_from_below() -> None:
 
 
 def test_no_room_for_the_temporary_file_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.BytesIO):
-        room = 10 * 512
+    room = 10 * 512
+    pwrite = os.pwrite
 
-        def write(self, data: Any) -> int:
-            if self.tell() + len(data) > self.room:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().write(data)
+    def full(fd: int, data: Any, offset: int) -> int:
+        if offset + len(data) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(fd, data, offset)
 
-    monkeypatch.setattr(overlay, "_temporary", lambda _directory: Full())
+    monkeypatch.setattr(os, "pwrite", full)
     reference = bytearray(200 * 512)
     with over(bytes(200 * 512), block_bytes=512, limit_bytes=0) as device:
         failed = False
@@ -192,19 +193,18 @@ def test_no_room_for_the_temporary_file_loses_nothing(monkeypatch: pytest.Monkey
                 break
             reference[number * 512 : number * 512 + 512] = data
         assert failed
-        Full.room = 1 << 30
+        room = 1 << 30
         assert device.pread(0, len(reference)) == reference
 
 
 @pytest.mark.parametrize(("lost", "said"), [(None, "Input/output error"), (7, "cut short")])
 def test_a_temporary_file_that_lost_bytes(lost: int | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Lossy(io.BytesIO):
-        def readinto(self, buffer: Any) -> int:
-            if lost is None:
-                raise OSError(errno.EIO, "Input/output error")
-            return lost
+    def lossy(_fd: int, _segments: Any, _offset: int) -> int:
+        if lost is None:
+            raise OSError(errno.EIO, "Input/output error")
+        return lost
 
-    monkeypatch.setattr(overlay, "_temporary", lambda _directory: Lossy())
+    monkeypatch.setattr(os, "preadv", lossy)
     with over(bytes(100 * 512), block_bytes=512, limit_bytes=0) as device:
         device.pwrite(0, b"x" * 100 * 512)
         with pytest.raises(DeviceError, match=said):

@@ -80,7 +80,8 @@ class Overlay(Device):
 
     def pread_into(self, offset_bytes: int, segments: Sequence[memoryview]) -> None:
         wanted = len(segments[0]) if len(segments) == 1 else sum(map(len, segments))
-        self.check_range(offset_bytes, wanted)
+        if offset_bytes < 0 or offset_bytes + wanted > self.size_bytes:
+            raise self.beyond(offset_bytes, wanted)
         self.reads += 1
         self.segments += len(segments)
         at, end = offset_bytes, offset_bytes + wanted
@@ -90,7 +91,7 @@ class Overlay(Device):
             log = self._log
             first, last = at >> log, (end - 1) >> log
             if first == last:
-                slot = self._find(first)
+                slot = self._recent.get(first, 0) or self._find(first)
                 if slot and len(segments) == 1:
                     self._blocks.read(slot, at - (first << log), segments[0])
                     self.read_bytes += wanted
@@ -120,9 +121,14 @@ class Overlay(Device):
         """Put `data` into the overlay.  An error leaves the blocks before it changed, those after it as they were."""
         block = offset_bytes >> self._log
         if type(data) is bytearray and data and (offset_bytes + len(data) - 1) >> self._log == block:
-            self.check_range(offset_bytes, len(data))
-            with memoryview(data) as view:
-                self._put(block, offset_bytes - (block << self._log), view)
+            if offset_bytes + len(data) > self.size_bytes or block < 0:
+                raise self.beyond(offset_bytes, len(data))
+            slot = self._recent.get(block, 0)
+            if slot:
+                self._blocks.write(slot, offset_bytes - (block << self._log), data)
+            else:
+                with memoryview(data) as view:
+                    self._put(block, offset_bytes - (block << self._log), view)
             self.writes += 1
             self.written_bytes += len(data)
             return
@@ -272,29 +278,29 @@ def _set_entry(page: bytearray, index: int, value: int) -> None:
 class _File:
     """A temporary file, made when it is first written to."""
 
-    __slots__ = ("_directory", "_name", "file")
+    __slots__ = ("_directory", "_name", "fd", "file")
 
     def __init__(self, name: str, directory: str | None) -> None:
         self._name, self._directory = name, directory
         self.file: Any = None
+        self.fd = -1
 
     def put(self, offset: int, data: bytearray | memoryview) -> None:
         """All of it, or `DeviceError`."""
         try:
             if self.file is None:
                 self.file = _temporary(self._directory)
-            self.file.seek(offset)
-            done = self.file.write(data)
+                self.fd = self.file.fileno()
+            done = os.pwrite(self.fd, data, offset)
             while done < len(data):
-                done += self.file.write(memoryview(data)[done:])
+                done += os.pwrite(self.fd, memoryview(data)[done:], offset + done)
         except OSError as error:
             raise self._failed(error) from error
 
     def get(self, offset: int, into: bytearray | memoryview) -> None:
         """All of it, or `DeviceError`."""
         try:
-            self.file.seek(offset)
-            got = self.file.readinto(into)
+            got = os.preadv(self.fd, (into,), offset)
         except OSError as error:
             raise self._failed(error) from error
         if got != len(into):
@@ -307,7 +313,7 @@ class _File:
 
     def close(self) -> None:
         """Let go of it."""
-        file, self.file = self.file, None
+        file, self.file, self.fd = self.file, None, -1
         if file is not None:
             file.close()
 
@@ -342,7 +348,7 @@ class _Blocks(_File):
         else:
             self.get((slot - 1) * self._block_bytes + within, into)
 
-    def write(self, slot: int, within: int, piece: memoryview) -> None:
+    def write(self, slot: int, within: int, piece: bytearray | memoryview) -> None:
         """Change a part of a slot."""
         if slot <= self._most:
             self._resident[slot - 1][within : within + len(piece)] = piece

@@ -71,6 +71,8 @@ ILOG_ADATA, ILOG_AEXT, ILOG_ABROOT = 0x040, 0x080, 0x100
 ILOG_DOWNER, ILOG_AOWNER = 0x200, 0x400
 ILOG_DFORK = ILOG_DDATA | ILOG_DEXT | ILOG_DBROOT
 ILOG_AFORK = ILOG_ADATA | ILOG_AEXT | ILOG_ABROOT
+#: Not set in nearly any item: these bits, of which more than the core and forks that lie in the inode speaks.
+ILOG_UNUSUAL = ILOG_DBROOT | ILOG_DEV | ILOG_UUID | ILOG_ABROOT | ILOG_DOWNER | ILOG_AOWNER
 
 # qf_flags
 UQUOTA_ACCT, PQUOTA_ACCT, GQUOTA_ACCT = 0x1, 0x8, 0x40
@@ -120,7 +122,8 @@ class Abi:
 
     __slots__ = (
         "_dquot", "_efi", "_extent32", "_extent64", "_ilf", "_ilf32", "_map", "_phys", "_xmi", "_attri", "big",
-        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "plain_inode", "quotaoff", "trans_header", "word",
+        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "quotaoff",
+        "trans_header", "usual_inode", "word",
     )  # fmt: skip
 
     def __init__(self, order: str) -> None:
@@ -134,8 +137,7 @@ class Abi:
         #: blf_flags blf_len blf_blkno blf_map_size
         self.buf_head = Struct(order + "4xHHqI")
         ilf, ilf32 = Struct(order + "2xHIHH4xQI12xqii"), Struct(order + "2xHIHHQI12xqii")
-        #: an inode item's first region in a 64-bit kernel's padding, where it is known to be that
-        self.plain_inode = self._ilf = ilf.unpack_from
+        self._ilf = ilf.unpack_from
         self._ilf32 = ilf32.unpack_from
         self._dquot = Struct(order + "4xIqiI")
         self.quotaoff = Struct(order + "4xI")
@@ -152,6 +154,7 @@ class Abi:
         self.flags2_at = 127 if self.big else 120
         #: without bigtime, with it
         self.dinodes = (_dinode(order, False), _dinode(order, True))
+        self.usual_inode = _usual_inode(order)
         assert (ilf.size, ilf32.size, self.buf_head.size) == (56, 52, 20)
         assert (self._xmi.size, self._attri.size) == (88, 40)
 
@@ -266,6 +269,44 @@ def _dinode(order: str, bigtime: bool) -> Dinode:
 
 #: An inode as it is on the disk, without bigtime and with it.
 DISK = (_dinode(">", False), _dinode(">", True))
+
+
+class UsualInode(NamedTuple):
+    """An inode item as nearly all are, taken up to its forks as one piece of 256 bytes.
+
+    From a 64-bit kernel, on V5, region after region: operation header, format, operation header, core.  The headers,
+    always big-endian, are read in the same order as the rest: they are asked for equality only.  Bytes change places
+    with `bytes.translate`, which takes the piece as its table.
+    """
+
+    #: oh_tid ilf_size ilf_fields ilf_blkno ilf_len ilf_boffset | oh_tid mode format | big_nextents nblocks
+    #: nextents(big_anextents) anextents(pad) forkoff flags2
+    values: Any
+    #: what `USUAL_MARKS.translate(piece)` must give
+    marks: bytes
+    #: the core as it is on the disk is `cores[bigtime].translate(piece)`, with zeros for what stands on the disk only
+    cores: tuple[bytes, bytes]
+
+
+USUAL_INODE_BYTES = 256
+_CORE_AT = USUAL_INODE_BYTES - DINODE3_BYTES
+#: oh_len and oh_len, magic, version
+USUAL_MARKS = bytes((*range(4, 8), *range(72, 76), _CORE_AT, _CORE_AT + 1, _CORE_AT + 4))
+#: a byte that the marks make zero
+_ZERO_AT = 4
+
+
+def _usual_inode(order: str) -> UsualInode:
+    values = Struct(order + "I10xHI32xqiiI10xHxB18xQ32xQ4xIHB37xQ")
+    cores = []
+    for logged, disk in zip((_dinode(order, False), _dinode(order, True)), DISK, strict=True):
+        # numbered bytes, from 1 on, put where they go: those that stay 0 come from nowhere
+        places = disk.whole.pack(*logged.whole.unpack(bytes(range(1, DINODE3_BYTES + 1))))
+        cores.append(bytes(_CORE_AT + place - 1 if place else _ZERO_AT for place in places))
+    marks = (56).to_bytes(4, "big") + DINODE3_BYTES.to_bytes(4, "big") + (b"IN" if order == ">" else b"NI") + b"\3"
+    return UsualInode(values.unpack_from, marks, (cores[0], cores[1]))
+
+
 _abis: dict[bool, Abi] = {}
 
 

@@ -9,6 +9,7 @@ magic number; a buffer with another magic than its log item announces gets neith
 from __future__ import annotations
 
 from collections import OrderedDict
+from struct import Struct
 
 from crc32c import crc32c
 
@@ -57,6 +58,7 @@ MOST_TOGETHER = 8
 #: What a buffer takes beside its data.
 BUFFER_BYTES = 400
 _CRC_OFFSET = 100
+_PUT_CRC = Struct("<I").pack_into
 NULL_LSN = (1 << 64) - 1
 
 
@@ -146,21 +148,21 @@ class BufferStore:
         self._check(daddr, nblocks, where)
         if daddr < self._log_end and daddr + nblocks > self._log_start:
             raise Corrupt("log item", where, "blocks", "outside the log", f"{daddr}+{nblocks}")
-        owners, per = self._owners, self._block_blocks
+        owners, per, held = self._owners, self._block_blocks, self._held
         single = nblocks == per and not daddr % per
         owned = range(daddr // per, daddr // per + 1) if single else self._cover(daddr, nblocks, where)
         for block in owned:
-            other = owners.get(block)
-            if other is not None:
-                self._drop(other)
+            if block in owners:
+                self._drop(owners[block])
             if block in self._parts:
                 for part in list(self._parts[block]):
                     self._drop(part)
         if not owned:
             self._make_part(daddr, nblocks)
         found: Buffer | None = None
-        while self._bytes + nbytes + BUFFER_BYTES > self._limit and self._held:
-            found = self._drop(next(iter(self._held)))
+        room = self._limit - nbytes - BUFFER_BYTES
+        while self._bytes > room and held:
+            found = self._let_go(held.popitem(last=False)[1])
         if found is not None and len(found.data) == nbytes:
             found.daddr, found.dirty = daddr, False
             found.stamp = found.batch = found.inodes = 0
@@ -171,7 +173,7 @@ class BufferStore:
                 self.device.pread_into(daddr << 9, (view,))
         if daddr in self._evicted:
             found.batch = self.batch
-        self._held[daddr] = found
+        held[daddr] = found
         self._bytes += nbytes + BUFFER_BYTES
         if single:
             owners[owned.start] = daddr
@@ -205,8 +207,11 @@ class BufferStore:
 
     def _drop(self, daddr: int) -> Buffer:
         """Write a buffer that is dirty, and forget it; nobody may use it after this."""
-        buffer = self._held.pop(daddr)
-        nbytes = len(buffer.data)
+        return self._let_go(self._held.pop(daddr))
+
+    def _let_go(self, buffer: Buffer) -> Buffer:
+        """A buffer that is no longer among those held."""
+        daddr, nbytes = buffer.daddr, len(buffer.data)
         self._bytes -= nbytes + BUFFER_BYTES
         if nbytes == self._whole:
             del self._owners[daddr // self._block_blocks]
@@ -226,7 +231,10 @@ class BufferStore:
         return buffer
 
     def _write(self, buffer: Buffer) -> None:
-        self._seal(buffer)
+        if buffer.stamp:
+            self._seal(buffer)
+        elif buffer.inodes:
+            self.seal_inodes(buffer)
         data = buffer.data
         if len(data) == self._whole and self._together > 1:
             neighbours = self._neighbours(buffer)
@@ -246,7 +254,10 @@ class BufferStore:
         held = self._held
         found = []
         for daddr in range(first, first + self._together * per, per):
-            one = buffer if daddr == buffer.daddr else held.get(daddr)
+            if daddr == buffer.daddr:
+                found.append(buffer)
+                continue
+            one = held.get(daddr)
             if one is None or not one.dirty or len(one.data) != self._whole:
                 return None
             found.append(one)
@@ -270,16 +281,13 @@ class BufferStore:
         marks, buffer.inodes = buffer.inodes, 0
         if not self.geo.has_crc:
             return
-        zero = bytes(4)
+        put = _PUT_CRC
         with memoryview(raw) as data:
-            while marks:
-                lowest = marks & -marks
-                marks ^= lowest
-                start = (lowest.bit_length() - 1) * size
-                if raw[start + 4] >= 3:
-                    place = start + _CRC_OFFSET
-                    data[place : place + 4] = zero
-                    data[place : place + 4] = crc32c(data[start : start + size]).to_bytes(4, "little")
+            for start in range(0, len(raw), size):
+                if marks & 1 and raw[start + 4] >= 3:
+                    put(raw, start + _CRC_OFFSET, 0)
+                    put(raw, start + _CRC_OFFSET, crc32c(data[start : start + size]))
+                marks >>= 1
 
     def flush(self) -> None:
         """Write everything, and hold nothing."""

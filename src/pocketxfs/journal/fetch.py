@@ -109,13 +109,13 @@ class Fetcher:
                 open_region = flags & CONTINUE_TRANS
         return regions
 
-    def record(self, place: int) -> tuple[bytes, int]:
-        """The data of the record that a place is in, and where in it; `order` then says in what byte order.  Hot."""
+    def record(self, place: int) -> bytes:
+        """The data of the record that a place is in; `order` then says in what byte order."""
         block = place >> BLOCK_SHIFT
         now = self._now
         if now is None or now.record.block != block:
             self._load(block)
-        return self._view, place >> OFFSET_SHIFT & OFFSET_MASK
+        return self._view
 
     def where(self, place: int) -> str:
         """A place, in words."""

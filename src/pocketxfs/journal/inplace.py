@@ -139,27 +139,41 @@ def recover(
 def _write_back(overlay: Overlay, device: Device, geo: Geometry) -> int:
     """Steps 1 and 2; sectors written."""
     written = 0
-    for heads in (False, True):
-        for start, nbytes in overlay.changes():
-            end = start + nbytes
-            while start < end:
-                some = min(CHUNK_BYTES, end - start)
-                written += _write_chunk(overlay, device, geo, start, some, heads)
-                start += some
-        device.flush()
+    new, old = bytearray(CHUNK_BYTES), bytearray(CHUNK_BYTES)
+    with memoryview(new) as into, memoryview(old) as before:
+        for heads in (False, True):
+            for start, nbytes in overlay.changes():
+                end = start + nbytes
+                while start < end:
+                    some = min(CHUNK_BYTES, end - start)
+                    overlay.pread_into(start, (into[:some],))
+                    inodes = _all_inodes(new, some, geo)
+                    if not (heads and inodes):
+                        device.pread_into(start, (before[:some],))
+                        written += _write_chunk(device, geo, start, some, new, old, heads, inodes)
+                    start += some
+            device.flush()
     return written
 
 
-def _write_chunk(overlay: Overlay, device: Device, geo: Geometry, start: int, nbytes: int, heads: bool) -> int:
+def _all_inodes(new: bytearray, nbytes: int, geo: Geometry) -> bool:
+    """Whether every sector begins with an inode's magic and no sector is a head: most of what a replay changes."""
+    return (
+        geo.inode_bytes <= BB
+        and new[0:nbytes:BB].count(_INODE_HEAD[0]) == -(-nbytes // BB)
+        and new[1:nbytes:BB].count(_INODE_HEAD[1]) == -(-nbytes // BB)
+    )
+
+
+def _write_chunk(
+    device: Device, geo: Geometry, start: int, nbytes: int, new: bytearray, old: bytearray, heads: bool, inodes: bool
+) -> int:
     """The sectors of a range that differ and are heads, or are not, in runs as long as they come."""
-    new, old = overlay.pread(start, nbytes), device.pread(start, nbytes)
-    if new == old:
-        return 0
     written = 0
     run = -1
     for place in range(0, nbytes, BB):
         sector = new[place : place + BB]
-        wanted = sector != old[place : place + BB] and is_head(sector, start + place, geo) == heads
+        wanted = sector != old[place : place + BB] and (inodes or is_head(bytes(sector), start + place, geo) == heads)
         if wanted and run < 0:
             run = place
         elif not wanted and run >= 0:
@@ -167,7 +181,7 @@ def _write_chunk(overlay: Overlay, device: Device, geo: Geometry, start: int, nb
             written += place - run
             run = -1
     if run >= 0:
-        device.pwrite(start + run, new[run:])
+        device.pwrite(start + run, new[run:nbytes])
         written += nbytes - run
     return -(-written // BB)
 

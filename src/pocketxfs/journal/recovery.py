@@ -222,18 +222,17 @@ def _second_pass(
         store.remember = commit.more_with_lsn
         applier.number = commit.number
         places = plan.places.run(commit.start, commit.start + commit.count)
-        for place in places:
+        while place := next(places, 0):
             kind = place & 0xFF
-            end = 0
-            if place & CROSSES:
-                end = next(places)
-            elif kind == inode_kind and not plain:
-                record, at = fetcher.record(place)
+            if kind == inode_kind and not plain:
                 try:
-                    if applier.usual_inode(fetcher.order, record, at, disk_lsn):
-                        continue
+                    place = applier.usual_inodes(fetcher, places, place, disk_lsn)
                 except Corrupt as error:
-                    raise _located(error, fetcher.where(place)) from None
+                    raise _located(error, fetcher.where(applier.place)) from None
+                if not place:
+                    break
+                kind = place & 0xFF
+            end = next(places) if place & CROSSES else 0
             regions = fetcher.regions(place, end)
             try:
                 if kind == inode_kind:
