@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -525,3 +527,46 @@ def test_machines(image: Path, tmp_path: Path, options: str) -> None:
         report = live.report_of(str(point))
         assert report["high_water_bytes"] <= report["ram_bytes"]
         assert report["session"]["peak_rss_bytes"] < 42 << 20
+
+
+def test_large_reads_anywhere(tmp_path: Path) -> None:
+    """Reads that cross data, holes and unwritten extents, of two files in turn, spliced and not, against the kernel."""
+    lacking = harness.missing()
+    if lacking:
+        no_judge(lacking)
+    rng, piece = random.Random(7), 64 << 10
+    image = tmp_path / "image"
+    with image.open("wb") as out:
+        for _ in range(320):
+            out.write(b"\xaa" * (1 << 20))
+    kernel.command("mkfs.xfs", "-q", "-f", "-K", image)
+    with kernel.mounted(image) as point:
+        files = [(point / name).open("wb", buffering=0) for name in ("one", "two")]
+        for number in range(120):
+            file = files[number & 1]
+            at = number // 2 * piece
+            kind = rng.randrange(5)
+            if kind == 0:
+                file.truncate(at + piece)
+            elif kind == 1:
+                os.posix_fallocate(file.fileno(), at, piece)
+            else:
+                os.pwrite(file.fileno(), rng.randbytes(piece - rng.choice((0, 0, 5000))), at)
+                os.fsync(file.fileno())
+        for file in files:
+            file.close()
+        whole = {name: (point / name).read_bytes() for name in ("one", "two")}
+    for options in ("", "nosplice"):
+        where = tmp_path / (options or "splice")
+        where.mkdir()
+        with harness.mounted(image, where, options) as point:
+            opened = {name: os.open(point / name, os.O_RDONLY) for name in whole}
+            for fd in opened.values():
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+            for _ in range(300):
+                offset, nbytes = rng.randrange(len(whole["one"])), rng.choice((40_000, 131_072, 700_000))
+                for name, at in itertools.product(("one", "two"), (offset, max(0, offset - nbytes))):
+                    os.posix_fadvise(opened[name], 0, 0, os.POSIX_FADV_DONTNEED)
+                    assert os.pread(opened[name], nbytes, at) == whole[name][at : at + nbytes]
+            for fd in opened.values():
+                os.close(fd)

@@ -15,8 +15,9 @@ from ..inode import DATA
 from . import abi
 
 if TYPE_CHECKING:
+    from ..device import Device
     from ..filesystem import FileSystem
-    from ..inode import Inode, Mapping
+    from ..inode import Inode
 
 #: The reader has sent the reply itself.
 SENT = -1
@@ -25,6 +26,7 @@ SPLICE_LEAST_BYTES = 32 << 10
 #: What an ordinary user's pipe may hold unless the administrator has said otherwise.
 PIPE_MOST_BYTES = 1 << 20
 _PAGE = 4096
+_HEADER_BYTES, _header = abi.FUSE_OUT_HEADER.size, abi.FUSE_OUT_HEADER.pack
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 
 
@@ -45,34 +47,76 @@ class Staged:
 
 
 class Spliced:
-    """Moves data from the image to the kernel through a pipe, where all of a read lies in written extents."""
+    """Moves data from the image to the kernel through a pipe, where all of a read lies in written extents.
 
-    __slots__ = ("_fd", "_fs", "_pages", "_pipe_r", "_pipe_w", "_staged")
+    The extent that the last read lay in is remembered: reading goes on in it most of the time.  (A filesystem that
+    changes under its readers must call `forget`.)
+    """
+
+    __slots__ = (
+        "_device", "_end", "_fd", "_fs", "_inode", "_pages", "_pipe_r", "_pipe_w", "_shift", "_source", "_staged",
+        "_start",
+    )  # fmt: skip
 
     def __init__(self, fs: FileSystem, out: memoryview, fd: int) -> None:
         self._fs, self._fd = fs, fd
         self._staged = Staged(fs, out)
         self._pipe_r, self._pipe_w, self._pages = _pipe(len(out))
+        self.forget()
+
+    def forget(self) -> None:
+        """The extent that was remembered may have changed."""
+        self._inode: Inode | None = None
+        self._device: Device | None = None
+        #: bytes of the file, and what makes them bytes of the descriptor
+        self._start = self._end = self._shift = 0
+        self._source = -1
 
     def read(self, unique: int, inode: Inode, offset: int, nbytes: int) -> int:
         """`SENT`, or bytes put into the reply buffer."""
         want = min(nbytes, inode.size - offset)
         if want < SPLICE_LEAST_BYTES:
             return self._staged.read(unique, inode, offset, nbytes)
-        pieces = list(self._fs.map(inode, offset, want))
+        if inode is not self._inode or offset < self._start or offset + want > self._end:
+            self._look(inode, offset)
+        if offset + want <= self._end:
+            at = offset + self._shift
+            if 1 + (at % _PAGE + want + _PAGE - 1) // _PAGE <= self._pages:
+                assert self._device is not None
+                return self._send(unique, want, [(self._device, self._source, at, want)])
+            return self._staged.read(unique, inode, offset, nbytes)
+        runs = []
         slots = 1  # the header's
-        for piece in pieces:
+        for piece in self._fs.map(inode, offset, want):
             device = piece.device
-            if piece.state != DATA or device is None or device.fileno() is None:
+            source = device.fileno() if device is not None else None
+            if piece.state != DATA or device is None or source is None:
                 return self._staged.read(unique, inode, offset, nbytes)
-            slots += ((device.base_bytes + piece.device_offset) % _PAGE + piece.nbytes + _PAGE - 1) // _PAGE
+            at = device.base_bytes + piece.device_offset
+            slots += (at % _PAGE + piece.nbytes + _PAGE - 1) // _PAGE
+            runs.append((device, source, at, piece.nbytes))
         if slots > self._pages:
             return self._staged.read(unique, inode, offset, nbytes)
-        total = abi.FUSE_OUT_HEADER.size + want
-        os.write(self._pipe_w, abi.FUSE_OUT_HEADER.pack(total, 0, unique))
+        return self._send(unique, want, runs)
+
+    def _look(self, inode: Inode, offset: int) -> None:
+        """Remember the extent that an offset lies in, as far as it can be spliced."""
+        self.forget()
+        piece = next(self._fs.map(inode, offset, inode.size - offset))
+        device = piece.device
+        source = device.fileno() if device is not None else None
+        if piece.state == DATA and device is not None and source is not None:
+            self._inode, self._device, self._source = inode, device, source
+            self._start, self._end = offset, offset + piece.nbytes
+            self._shift = device.base_bytes + piece.device_offset - offset
+
+    def _send(self, unique: int, nbytes: int, runs: list[tuple[Device, int, int, int]]) -> int:
+        """A whole reply: header, then each run of a device: (device, descriptor, offset in it, bytes)."""
+        total = _HEADER_BYTES + nbytes
+        os.write(self._pipe_w, _header(total, 0, unique))
         try:
-            for piece in pieces:
-                self._move(piece)
+            for run in runs:
+                self._move(*run)
         except OSError:
             self._renew()
             raise
@@ -82,13 +126,8 @@ class Spliced:
             self._renew()  # the request was given up: what is left in the pipe belongs to nobody
         return SENT
 
-    def _move(self, piece: Mapping) -> None:
+    def _move(self, device: Device, source: int, at: int, left: int) -> None:
         """One run of the image into the pipe."""
-        device = piece.device
-        assert device is not None
-        source = device.fileno()
-        assert source is not None
-        at, left = device.base_bytes + piece.device_offset, piece.nbytes
         while left:
             try:
                 moved = os.splice(source, self._pipe_w, left, at)

@@ -35,6 +35,7 @@ assert NO_REPLY == SENT
 
 #: For a name that is not there: it will not come to be.
 _NEGATIVE_ENTRY = abi.FUSE_ENTRY_OUT.pack(0, 0, FOREVER, *[0] * 19)
+_read_in = abi.FUSE_READ_IN.unpack_from
 _SEEK_DATA, _SEEK_HOLE = 3, 4
 _S_IFREG, _S_IFDIR = 0o100000, 0o040000
 
@@ -168,7 +169,7 @@ class Server:
         return abi.FUSE_OPEN_OUT.size
 
     def read(self, unique: int, nodeid: int, uid: int, body: memoryview) -> int:
-        _, offset, nbytes, _, _, _, _ = abi.FUSE_READ_IN.unpack_from(body)
+        _, offset, nbytes, _, _, _, _ = _read_in(body)
         inode = self._node(nodeid)
         if nbytes > len(self._out) or offset >> 63:
             raise posix(errno.EINVAL)

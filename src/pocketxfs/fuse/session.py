@@ -31,6 +31,7 @@ LEAST_READ_BYTES = 1 << 17
 #: The largest reply takes at most this part of the machine's memory.
 READ_SHARE = 16
 
+_in_header = abi.FUSE_IN_HEADER.unpack_from
 _IN_BYTES, _OUT_BYTES = abi.FUSE_IN_HEADER.size, abi.FUSE_OUT_HEADER.size
 _NEVER_ANSWERED = frozenset((abi.FUSE_FORGET, abi.FUSE_BATCH_FORGET, abi.FUSE_INTERRUPT, abi.FUSE_NOTIFY_REPLY))
 #: Reading the device: try again; the mount is gone.
@@ -130,7 +131,7 @@ class Session:
         if nbytes < _IN_BYTES:
             self.malformed += 1
             return
-        length, opcode, unique, nodeid, uid, _, _, extensions, _ = abi.FUSE_IN_HEADER.unpack_from(request)
+        length, opcode, unique, nodeid, uid, _, _, extensions, _ = _in_header(request)
         if unique == 0:
             self.malformed += 1
             return
