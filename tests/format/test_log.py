@@ -82,6 +82,34 @@ def test_inode_items_of_64_and_32_bit_kernels(fmt: int, fields: int, ino: int, d
     assert li.abi(fmt).inode(wide, "") == li.abi(fmt).inode(narrow, "") == expected
 
 
+@given(orders, st.booleans(), st.integers(0, 2**32 - 1))
+def test_usual_inode_items_are_the_plain_ones_in_one_piece(fmt: int, bigtime: bool, seed: int) -> None:
+    """Values and the core as it goes to the disk, against the structs that read each region by itself."""
+    abi = li.abi(fmt)
+    core = random.Random(seed).randbytes(li.DINODE3_BYTES)
+    ilf = struct.pack(ORDERS[fmt] + "2xHIHH4xQI12xqii", 4, 0x45, 8, 16, 131, 0, 2**40 + seed, 32, 1536)
+    op = log.OP.pack(seed, len(ilf), 0x69, 0), log.OP.pack(seed, len(core), 0x69, 0)
+    marked = (b"IN" if ORDERS[fmt] == ">" else b"NI") + core[2:4] + b"\3" + core[5:]
+    piece = op[0] + ilf + op[1] + marked
+    assert len(piece) == li.USUAL_INODE_BYTES
+    usual, plain = abi.usual_inode, abi.dinodes[bigtime].whole.unpack(marked)
+    assert li.USUAL_MARKS.translate(piece) == usual.marks
+    assert usual.cores[bigtime].translate(piece) == li.DISK[bigtime].whole.pack(*plain)
+    tid, count, fields, daddr, nblocks, offset, again, mode, form, more, blocks, *extents, forkoff, flags2 = (
+        usual.values(piece)
+    )
+    assert tid == again
+    assert (count, fields, daddr, nblocks, offset) == (4, 0x45, 2**40 + seed, 32, 1536)
+    at = abi.dinodes[bigtime].size_at
+    assert (mode, form, more) == (plain[1], plain[3], plain[10])
+    assert (blocks, *extents, forkoff) == (plain[at + 1], *plain[at + 3 : at + 6])
+    assert flags2 == int.from_bytes(marked[120:128], abi.order)
+    for place in (5, 73, 80, 84):
+        other = bytearray(piece)
+        other[place] ^= 1
+        assert li.USUAL_MARKS.translate(other) != usual.marks
+
+
 @given(orders, st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)), max_size=40))
 def test_extents_of_64_and_32_bit_kernels(fmt: int, extents: list[tuple[int, int]]) -> None:
     order, abi = ORDERS[fmt], li.abi(fmt)
