@@ -71,7 +71,7 @@ ILOG_ADATA, ILOG_AEXT, ILOG_ABROOT = 0x040, 0x080, 0x100
 ILOG_DOWNER, ILOG_AOWNER = 0x200, 0x400
 ILOG_DFORK = ILOG_DDATA | ILOG_DEXT | ILOG_DBROOT
 ILOG_AFORK = ILOG_ADATA | ILOG_AEXT | ILOG_ABROOT
-#: Not set in nearly any item: these bits, of which more than the core and forks that lie in the inode speaks.
+#: What nearly no item has: more than the core and forks that lie in the inode.
 ILOG_UNUSUAL = ILOG_DBROOT | ILOG_DEV | ILOG_UUID | ILOG_ABROOT | ILOG_DOWNER | ILOG_AOWNER
 
 # qf_flags

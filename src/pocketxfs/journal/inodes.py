@@ -166,6 +166,7 @@ class InodeReplay:
                 self.place = place
                 buffer = store.part(daddr, nblocks, offset, "")
                 at_block = offset >> block_log
+                written = None  # a buffer is used again for another block
                 data = buffer.data
                 view = memoryview(data)
                 base = (buffer.daddr - daddr) << 9
