@@ -33,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from images import CACHE, need_root, tree_image  # noqa: E402
+from images import made_once, need_root, tree_image  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 FILES, MEAN_BYTES = 60_000, 10_900
@@ -64,19 +64,14 @@ def loop_mounted(image: Path, options: str = "loop") -> Iterator[Path]:
 
 def big_image() -> Path:
     """An XFS with one file of 1 GiB."""
-    image = CACHE / "big.img"
-    if not image.exists():
-        part = image.with_suffix(".part")
-        with open(part, "wb") as out:
-            out.truncate(BIG_BYTES + (500 << 20))
-        command("mkfs.xfs", "-q", "-f", part)
-        with loop_mounted(part) as top:
-            block = os.urandom(1 << 20)
-            with open(top / "big", "wb") as out:
-                for _ in range(BIG_BYTES >> 20):
-                    out.write(block)
-        part.rename(image)
-    return image
+
+    def fill(top: Path, _image: Path) -> None:
+        block = os.urandom(1 << 20)
+        with open(top / "big", "wb") as out:
+            for _ in range(BIG_BYTES >> 20):
+                out.write(block)
+
+    return made_once("big.img", BIG_BYTES + (500 << 20), fill)
 
 
 def ext4_twin(image: Path) -> Path:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pocketxfs-bench"
@@ -32,25 +33,32 @@ def fill(top: Path, files: int, mean_bytes: int) -> None:
             out.write(data[start : start + size])
 
 
-def tree_image(files: int, mean_bytes: int) -> Path:
-    """An image that holds such a tree."""
+def made_once(
+    name: str, nbytes: int, fill_it: Callable[[Path, Path], None], mkfs: Sequence[str] = (), options: str = "loop"
+) -> Path:
+    """An image of the cache: where it is not there, made, mounted by the kernel, filled by `fill_it(top, image)`."""
     need_root()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    image = CACHE / f"tree-{files}-{mean_bytes}.img"
+    image = CACHE / name
     if image.exists():
         return image
+    CACHE.mkdir(parents=True, exist_ok=True)
     part = image.with_suffix(".part")
-    room = (files * (mean_bytes + 4096 + 1024) * 5 // 4 >> 20) + 300
-    print(f"bench: making {image.name} ({files} files) ...", file=sys.stderr)
+    print(f"bench: making {name} ...", file=sys.stderr)
     part.unlink(missing_ok=True)
     with open(part, "wb") as out:
-        out.truncate(room << 20)
-    subprocess.run(["mkfs.xfs", "-q", "-f", str(part)], check=True)
+        out.truncate(nbytes)
+    subprocess.run(["mkfs.xfs", "-q", "-f", *mkfs, str(part)], check=True)
     with tempfile.TemporaryDirectory() as where:
-        subprocess.run(["mount", "-o", "loop", str(part), where], check=True)
+        subprocess.run(["mount", "-o", options, str(part), where], check=True)
         try:
-            fill(Path(where), files, mean_bytes)
+            fill_it(Path(where), part)
         finally:
             subprocess.run(["umount", where], check=True)
     part.rename(image)
     return image
+
+
+def tree_image(files: int, mean_bytes: int) -> Path:
+    """An image that holds such a tree."""
+    room = (files * (mean_bytes + 4096 + 1024) * 5 // 4 >> 20) + 300
+    return made_once(f"tree-{files}-{mean_bytes}.img", room << 20, lambda top, _: fill(top, files, mean_bytes))

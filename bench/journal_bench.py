@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from images import CACHE, need_root
+from images import CACHE, made_once
 from pocketxfs.device import open_device
 from pocketxfs.format.geometry import Geometry
 from pocketxfs.journal.head import find_state
@@ -65,28 +65,16 @@ def live_mib(image: Path) -> float:
 
 def full_log_image(log_mib: int, load: str) -> Path:
     """The abandoned filesystem, made once."""
-    need_root()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    image = CACHE / f"full-log-{log_mib}-{load}.img"
-    if image.exists():
-        return image
-    print(f"bench: making {image.name} ...", file=sys.stderr)
-    part = image.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    with part.open("wb") as out:
-        out.truncate(16 << 30)
-    subprocess.run(["mkfs.xfs", "-q", "-f", "-K", "-l", f"size={log_mib}m", str(part)], check=True)
-    with tempfile.TemporaryDirectory() as where, _no_write_back():
-        subprocess.run(["mount", "-o", "loop,logbsize=256k,inode64", str(part), where], check=True)
-        try:
-            _work(Path(where), part, log_mib, LOADS[load])
-            fd = os.open(where, os.O_RDONLY)
+
+    def fill(top: Path, image: Path) -> None:
+        with _no_write_back():
+            _work(top, image, log_mib, LOADS[load])
+            fd = os.open(top, os.O_RDONLY)
             fcntl.ioctl(fd, _GOINGDOWN, struct.pack("=I", 1))
             os.close(fd)
-        finally:
-            subprocess.run(["umount", where], check=True)
-    part.rename(image)
-    return image
+
+    name = f"full-log-{log_mib}-{load}.img"
+    return made_once(name, 16 << 30, fill, ("-K", "-l", f"size={log_mib}m"), "loop,logbsize=256k,inode64")
 
 
 @contextlib.contextmanager

@@ -12,8 +12,6 @@ The invariant stands in tests/damage/test_damage.py.  Needs what the judged test
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,15 +21,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from place import Place  # noqa: E402
 from tests.damage import images  # noqa: E402
 from tests.damage.campaign import Campaign, Case, Tally, Violation, case_of, limit_memory  # noqa: E402
 
 VIOLATIONS = "damage-violations.jsonl"
 NOTE_EVERY_S = 2.0
-
-
-class Stop(Exception):
-    """Ctrl-C between two cases."""
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -54,19 +49,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-class Progress:
+class Progress(Place):
     """One line on a terminal, a line now and then elsewhere; and the file to resume from."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.state: dict[str, Any] = {"seed": options.seed, "shard": options.shard, "flavours": {}}
-        if options.resume and options.resume.exists():
-            self.state = json.loads(options.resume.read_text())
-            if (self.state["seed"], self.state["shard"]) != (options.seed, options.shard):
-                raise SystemExit(f"{options.resume} is of seed {self.state['seed']}, shard {self.state['shard']}")
-        self.deadline = time.monotonic() + options.seconds if options.seconds else float("inf")
-        self.noted = 0.0
-        self.stopping = False
+        owner = {"seed": options.seed, "shard": options.shard}
+        super().__init__(options.resume, options.seconds, owner, {"flavours": {}})
 
     def place(self, flavour: str) -> dict[str, Any]:
         """What has been done of a flavour."""
@@ -80,18 +68,11 @@ class Progress:
         if not last and now - self.noted < NOTE_EVERY_S:
             return
         self.noted = now
-        if self.options.resume:
-            partial = self.options.resume.with_suffix(".partial")
-            partial.write_text(json.dumps(self.state, indent=1))
-            partial.replace(self.options.resume)
+        self.save()
         if sys.stderr.isatty():
             print(f"\r{flavour} {which}: {tally}\x1b[K", end="\n" if last else "", file=sys.stderr, flush=True)
         elif last:
             print(f"{flavour} {which}: {tally}", flush=True)
-
-    def over(self) -> bool:
-        """Whether to stop here."""
-        return self.stopping or time.monotonic() > self.deadline
 
 
 def run(campaign: Campaign, which: str, cases: Iterator[Case], step: int, progress: Progress, output: Path) -> None:
@@ -136,13 +117,7 @@ def main(words: list[str]) -> int:
     if options.replay:
         return replay(options.replay)
     progress = Progress(options)
-
-    def stop(_number: int, _frame: Any) -> None:
-        if progress.stopping:
-            raise KeyboardInterrupt
-        progress.stopping = True
-
-    signal.signal(signal.SIGINT, stop)
+    progress.stop_on_interrupt()
     first, shards = (int(word) for word in options.shard.split("/"))
     violations = 0
     for flavour in options.flavour or images.FLAVOURS:

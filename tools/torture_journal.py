@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from place import Place  # noqa: E402
 from tests.journal import campaign, crash, damage, golden  # noqa: E402
 from tests.journal.by_uml import judge_in_uml  # noqa: E402
 
@@ -56,18 +56,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-class Progress:
+class Progress(Place):
     """What has been done, in a file; one line now and then."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options.resume, options.seconds, {"seed": options.seed}, {"done": {}, "outcomes": {}})
         self.options = options
-        self.state: dict[str, Any] = {"seed": options.seed, "done": {}, "outcomes": {}}
-        if options.resume and options.resume.exists():
-            self.state = json.loads(options.resume.read_text())
-            if self.state["seed"] != options.seed:
-                raise SystemExit(f"{options.resume} is of seed {self.state['seed']}")
-        self.deadline = time.monotonic() + options.seconds if options.seconds else float("inf")
-        self.stopping = False
         self.noted = time.monotonic()
 
     def place(self, what: str) -> int:
@@ -79,10 +73,7 @@ class Progress:
         self.state["done"][what] = self.place(what) + 1
         counts = self.state["outcomes"]
         counts[outcome] = counts.get(outcome, 0) + 1
-        if self.options.resume:
-            partial = self.options.resume.with_suffix(".partial")
-            partial.write_text(json.dumps(self.state, indent=1))
-            partial.replace(self.options.resume)
+        self.save()
         if time.monotonic() - self.noted > NOTE_EVERY_S:
             self.noted = time.monotonic()
             self.tell(what)
@@ -91,10 +82,6 @@ class Progress:
         """Where it stands."""
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self.state["outcomes"].items()))
         print(f"{what} {self.place(what)}: {counts}", flush=True)
-
-    def over(self) -> bool:
-        """Whether to stop here."""
-        return self.stopping or time.monotonic() > self.deadline
 
     def violation(self, record: dict[str, Any], error: BaseException) -> None:
         """Keep what it takes to see it again."""
@@ -188,13 +175,7 @@ def main(words: list[str]) -> int:
     if options.replay:
         return replay(options.replay)
     progress = Progress(options)
-
-    def stop(_number: int, _frame: Any) -> None:
-        if progress.stopping:
-            raise KeyboardInterrupt
-        progress.stopping = True
-
-    signal.signal(signal.SIGINT, stop)
+    progress.stop_on_interrupt()
     damages(options, progress)
     crashes(options, progress)
     progress.tell("crashes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -17,18 +16,10 @@ from tests.judge import compare, kernel, ours
 
 from .conftest import Command
 
-images = pytest.mark.parametrize("name", golden.DIRTY)
-
 
 @pytest.fixture
 def image(name: str, tmp_path: Path) -> Path:
-    path = tmp_path / "image"
-    path.write_bytes(golden.unpacked(name))
-    return path
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return golden.written(name, tmp_path)
 
 
 def items(result: Any) -> list[dict[str, Any]]:
@@ -36,9 +27,9 @@ def items(result: Any) -> list[dict[str, Any]]:
     return found
 
 
-@images
+@golden.each
 def test_log_in_words(image: Path, pxfs: Command) -> None:
-    before = digest(image)
+    before = campaign.digest(image)
     result = pxfs("log", image)
     text = result.out.decode()
     assert (result.code, result.err) == (0, "")
@@ -56,10 +47,10 @@ def test_log_in_words(image: Path, pxfs: Command) -> None:
     assert re.search(r"^  BUF      bnobt leaf  \(AG \d block \d+\)$", text, re.M)
     assert re.search(r"^             agf_freeblks \d+ -> \d+$", text, re.M)
     assert re.search(r"^\d+ transactions in \d+ records, \d+ KiB$", text, re.M)
-    assert digest(image) == before
+    assert campaign.digest(image) == before
 
 
-@images
+@golden.each
 def test_log_as_json(image: Path, pxfs: Command) -> None:
     result = pxfs("--json", "log", image)
     document = json.loads(result.out)
@@ -74,7 +65,7 @@ def test_log_as_json(image: Path, pxfs: Command) -> None:
     assert not any("changes" in item or "path" in item for item in brief)
 
 
-@images
+@golden.each
 def test_log_since(image: Path, pxfs: Command) -> None:
     """From an LSN on: the same items with the same changes, for what came before has been replayed all the same."""
     whole = items(pxfs("--json", "log", image))
@@ -120,22 +111,22 @@ def damaged(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("verb", ["log", "recover", "ls"])
 def test_damage_is_named(verb: str, tmp_path: Path, pxfs: Command) -> None:
     image = damaged(tmp_path)
-    before = digest(image)
+    before = campaign.digest(image)
     result = pxfs(verb, image)
     assert result.code == 3
     assert re.search(r"log record at .*damaged, log, block \d+: bad h_crc", result.err)
-    assert digest(image) == before
+    assert campaign.digest(image) == before
 
 
-@images
+@golden.each
 def test_recover(name: str, image: Path, pxfs: Command) -> None:
-    before = digest(image)
+    before = campaign.digest(image)
     result = pxfs("recover", "--dry-run", image)
     assert result.code == 0
     assert re.search(
         rb"^.*image: \d+ transactions would be replayed\n.*image: the log would be closed: clean$", result.out
     )
-    assert digest(image) == before
+    assert campaign.digest(image) == before
     result = pxfs("--json", "recover", image)
     document = json.loads(result.out)
     (facts,) = document["images"]
@@ -164,7 +155,7 @@ def test_recover_several_and_one_that_fails(tmp_path: Path, pxfs: Command) -> No
     assert pxfs("recover").code == 2
 
 
-@images
+@golden.each
 def test_memory_is_reported_and_kept(image: Path, tmp_path: Path, pxfs: Command) -> None:
     for verb in ("log", "recover"):
         report = tmp_path / "memory.json"

@@ -28,8 +28,6 @@ from . import campaign, crash, damage, golden
 SEED = 20_241
 STRUCTURED, RANDOM, JUDGED = 160, 120, 40
 
-images = pytest.mark.parametrize("name", golden.DIRTY)
-
 
 @functools.cache
 def _target(name: str) -> damage.Target:
@@ -45,7 +43,7 @@ def target(name: str) -> Iterator[damage.Target]:
     resource.setrlimit(resource.RLIMIT_AS, old)
 
 
-@images
+@golden.each
 def test_structured(target: damage.Target) -> None:
     """Every field, told values."""
     cases = list(target.structured())
@@ -54,14 +52,14 @@ def test_structured(target: damage.Target) -> None:
     assert outcomes["right"] > STRUCTURED // 8, outcomes
 
 
-@images
+@golden.each
 def test_random(target: damage.Target) -> None:
     """Bytes and bits, anywhere in the live part of the log."""
     for seed in range(SEED, SEED + RANDOM):
         target.run(target.drawn(seed))
 
 
-@images
+@golden.each
 def test_mid_log_damage_is_refused(target: damage.Target) -> None:
     """A flipped bit in what is certainly no torn tail: refused by name, wherever it is."""
     rng = random.Random(SEED)
@@ -75,7 +73,7 @@ def test_mid_log_damage_is_refused(target: damage.Target) -> None:
 
 
 @pytest.mark.slow
-@images
+@golden.each
 def test_all_structured(target: damage.Target) -> None:
     """The complete set: a quarter of an hour."""
     for case in target.structured():

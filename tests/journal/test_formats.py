@@ -24,7 +24,7 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("name", golden.DIRTY)
+@golden.each
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_what_is_shown(name: str, writer: rewrite.Writer, tmp_path: Path) -> None:
     target = damage.Target(golden.unpacked(name))
@@ -38,7 +38,7 @@ def test_what_is_shown(name: str, writer: rewrite.Writer, tmp_path: Path) -> Non
         pytest.fail(found, pytrace=False)
 
 
-@pytest.mark.parametrize("name", golden.DIRTY)
+@golden.each
 def test_every_block_of_a_big_endian_log(name: str, tmp_path: Path) -> None:
     target = damage.Target(golden.unpacked(name))
     image = tmp_path / "image"

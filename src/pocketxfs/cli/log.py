@@ -129,10 +129,9 @@ def _json(run: Run, target: Target, source: LogSource, paths: LogPaths) -> None:
 def _paths(run: Run, target: Target, source: LogSource) -> LogPaths:
     """Of the inodes that the log names, in the tree as it is after the replay."""
     if source.state.clean or run.args.no_paths:
-        return LogPaths(())
-    progress = run.progress("reading the log")
-    with _view(run, source, progress) as view:
-        paths = LogPaths(view.inodes())
+        return LogPaths(source.machine, None)
+    with _view(run, source, run.progress("reading the log")) as view:
+        paths = LogPaths(source.machine, view.inodes())
     if paths.left:
         try:
             with open_filesystem(run, target) as fs:

@@ -16,10 +16,10 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from typing import Any
 
 from ..errors import DeviceError
 from .base import Device, slice_segments
+from .temporary import temporary_fd
 
 #: What is kept in memory, in bytes.
 LIMIT_BYTES = 1 << 20
@@ -52,7 +52,6 @@ class Overlay(Device):
         *,
         limit_bytes: int = LIMIT_BYTES,
         block_bytes: int = BLOCK_BYTES,
-        directory: str | None = None,
     ) -> None:
         if block_bytes < 16 or block_bytes & (block_bytes - 1):
             raise ValueError(f"block_bytes must be a power of two of at least 16, not {block_bytes}")
@@ -65,8 +64,8 @@ class Overlay(Device):
             depth += 1
         self._depth = depth
         self._root = 0
-        self._blocks = _Blocks(self.name, block_bytes, limit_bytes >> 1, directory)
-        self._pages = _Pages(self.name, limit_bytes >> 2, directory)
+        self._blocks = _Blocks(self.name, block_bytes, limit_bytes >> 1)
+        self._pages = _Pages(self.name, limit_bytes >> 2)
         #: block -> slot, of those asked for last
         self._recent: dict[int, int] = {}
         self._most_recent = max(_LEAST_CACHED, (limit_bytes >> 2) // _RECENT_COST_BYTES)
@@ -76,12 +75,11 @@ class Overlay(Device):
     @property
     def spilled(self) -> bool:
         """Whether a temporary file is in use."""
-        return self._blocks.file is not None or self._pages.file is not None
+        return self._blocks.fd >= 0 or self._pages.fd >= 0
 
     def pread_into(self, offset_bytes: int, segments: Sequence[memoryview]) -> None:
         wanted = len(segments[0]) if len(segments) == 1 else sum(map(len, segments))
-        if offset_bytes < 0 or offset_bytes + wanted > self.size_bytes:
-            raise self.beyond(offset_bytes, wanted)
+        self.check_range(offset_bytes, wanted)
         self.reads += 1
         self.segments += len(segments)
         at, end = offset_bytes, offset_bytes + wanted
@@ -91,7 +89,7 @@ class Overlay(Device):
             log = self._log
             first, last = at >> log, (end - 1) >> log
             if first == last:
-                slot = self._recent.get(first, 0) or self._find(first)
+                slot = self._find(first)
                 if slot and len(segments) == 1:
                     self._blocks.read(slot, at - (first << log), segments[0])
                     self.read_bytes += wanted
@@ -121,14 +119,9 @@ class Overlay(Device):
         """Put `data` into the overlay.  An error leaves the blocks before it changed, those after it as they were."""
         block = offset_bytes >> self._log
         if type(data) is bytearray and data and (offset_bytes + len(data) - 1) >> self._log == block:
-            if offset_bytes + len(data) > self.size_bytes or block < 0:
-                raise self.beyond(offset_bytes, len(data))
-            slot = self._recent.get(block, 0)
-            if slot:
-                self._blocks.write(slot, offset_bytes - (block << self._log), data)
-            else:
-                with memoryview(data) as view:
-                    self._put(block, offset_bytes - (block << self._log), view)
+            self.check_range(offset_bytes, len(data))
+            with memoryview(data) as view:
+                self._put(block, offset_bytes - (block << self._log), view)
             self.writes += 1
             self.written_bytes += len(data)
             return
@@ -278,19 +271,17 @@ def _set_entry(page: bytearray, index: int, value: int) -> None:
 class _File:
     """A temporary file, made when it is first written to."""
 
-    __slots__ = ("_directory", "_name", "fd", "file")
+    __slots__ = ("_name", "fd")
 
-    def __init__(self, name: str, directory: str | None) -> None:
-        self._name, self._directory = name, directory
-        self.file: Any = None
+    def __init__(self, name: str) -> None:
+        self._name = name
         self.fd = -1
 
     def put(self, offset: int, data: bytearray | memoryview) -> None:
         """All of it, or `DeviceError`."""
         try:
-            if self.file is None:
-                self.file = _temporary(self._directory)
-                self.fd = self.file.fileno()
+            if self.fd < 0:
+                self.fd = temporary_fd()
             done = os.pwrite(self.fd, data, offset)
             while done < len(data):
                 done += os.pwrite(self.fd, memoryview(data)[done:], offset + done)
@@ -313,9 +304,9 @@ class _File:
 
     def close(self) -> None:
         """Let go of it."""
-        file, self.file, self.fd = self.file, None, -1
-        if file is not None:
-            file.close()
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class _Blocks(_File):
@@ -323,8 +314,8 @@ class _Blocks(_File):
 
     __slots__ = ("_block_bytes", "_count", "_most", "_resident")
 
-    def __init__(self, name: str, block_bytes: int, limit_bytes: int, directory: str | None) -> None:
-        super().__init__(name, directory)
+    def __init__(self, name: str, block_bytes: int, limit_bytes: int) -> None:
+        super().__init__(name)
         self._block_bytes = block_bytes
         self._most = limit_bytes // block_bytes
         self._resident: list[bytearray] = []
@@ -348,7 +339,7 @@ class _Blocks(_File):
         else:
             self.get((slot - 1) * self._block_bytes + within, into)
 
-    def write(self, slot: int, within: int, piece: bytearray | memoryview) -> None:
+    def write(self, slot: int, within: int, piece: memoryview) -> None:
         """Change a part of a slot."""
         if slot <= self._most:
             self._resident[slot - 1][within : within + len(piece)] = piece
@@ -369,8 +360,8 @@ class _Pages(_File):
 
     __slots__ = ("_cached", "_changed", "_count", "_most")
 
-    def __init__(self, name: str, limit_bytes: int, directory: str | None) -> None:
-        super().__init__(name, directory)
+    def __init__(self, name: str, limit_bytes: int) -> None:
+        super().__init__(name)
         self._most = max(_LEAST_CACHED, limit_bytes // _PAGE_COST_BYTES)
         self._cached: OrderedDict[int, bytearray] = OrderedDict()
         self._changed: set[int] = set()
@@ -414,12 +405,3 @@ class _Pages(_File):
                 self.put((number - 1) * PAGE_BYTES, cached[number])
                 self._changed.remove(number)
             del cached[number]
-
-
-def _temporary(directory: str | None) -> Any:
-    """An unlinked file.  /tmp is often memory itself, so /var/tmp comes first unless the user has said otherwise."""
-    import tempfile
-
-    if directory is None and not any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
-        directory = next((place for place in ("/var/tmp",) if os.access(place, os.W_OK | os.X_OK)), None)
-    return tempfile.TemporaryFile(buffering=0, dir=directory)

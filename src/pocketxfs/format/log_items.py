@@ -122,8 +122,8 @@ class Abi:
 
     __slots__ = (
         "_dquot", "_efi", "_extent32", "_extent64", "_ilf", "_ilf32", "_map", "_phys", "_xmi", "_attri", "big",
-        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "quotaoff",
-        "trans_header", "usual_inode", "word",
+        "buf_head", "dinodes", "done", "flags2_at", "order", "pair", "quotaoff", "trans_header",
+        "usual_inode", "word",
     )  # fmt: skip
 
     def __init__(self, order: str) -> None:

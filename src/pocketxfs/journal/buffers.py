@@ -231,10 +231,7 @@ class BufferStore:
         return buffer
 
     def _write(self, buffer: Buffer) -> None:
-        if buffer.stamp:
-            self._seal(buffer)
-        elif buffer.inodes:
-            self.seal_inodes(buffer)
+        self._seal(buffer)
         data = buffer.data
         if len(data) == self._whole and self._together > 1:
             neighbours = self._neighbours(buffer)
@@ -254,10 +251,7 @@ class BufferStore:
         held = self._held
         found = []
         for daddr in range(first, first + self._together * per, per):
-            if daddr == buffer.daddr:
-                found.append(buffer)
-                continue
-            one = held.get(daddr)
+            one = buffer if daddr == buffer.daddr else held.get(daddr)
             if one is None or not one.dirty or len(one.data) != self._whole:
                 return None
             found.append(one)

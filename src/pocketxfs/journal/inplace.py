@@ -3,10 +3,10 @@
 Everything is first replayed into an overlay: a log that cannot be replayed changes nothing.  Then, each step flushed
 before the next begins:
 
-1. the changed sectors that carry no LSN;
-2. those that do: the heads of V5 blocks, and inodes.  Where the power goes before this, a second recovery finds old
-   LSNs and replays over everything again; where it goes within it, a head that says it is new has new content behind
-   it;
+1. the changed sectors whose LSN, if they have one, speaks for themselves alone: inodes of 512 bytes are such;
+2. those whose LSN speaks for more: the heads of V5 blocks, and of larger inodes.  Where the power goes before this, a
+   second recovery finds old LSNs and replays over everything again; where it goes within it, a head that says it is new
+   has new content behind it;
 3. the log in front of its head, where records may lie that were torn, is overwritten with empty ones of the last
    cycle, and an unmount record is written at the head.
 

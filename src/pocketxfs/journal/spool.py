@@ -9,40 +9,42 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from typing import Any
 
+from ..device.temporary import temporary_fd
 from ..errors import DeviceError
 
 ITEM_BYTES = 8
 #: Numbers in one read of the file.
 CHUNK = 8192
 LIMIT_BYTES = 256 << 10
+#: What a `LastSeen` that has moved into a file keeps in memory.
+MOST_BITMAP_BYTES = 128 << 10
 
 
-def temporary() -> Any:
-    """An unlinked file.  /tmp is often memory itself: /var/tmp comes first unless the user has said otherwise."""
-    import tempfile
+_WHAT = "a temporary file for the log's plan"
 
-    directory = None
-    if not any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
-        directory = next((place for place in ("/var/tmp",) if os.access(place, os.W_OK | os.X_OK)), None)
+
+def temporary() -> int:
+    """A descriptor of an unnamed file, or `DeviceError`."""
     try:
-        return tempfile.TemporaryFile(buffering=0, dir=directory)
+        return temporary_fd()
     except OSError as error:
-        raise DeviceError(
-            f"a temporary file for the log's plan: {error.strerror or error}", errno=error.errno
-        ) from error
+        raise _failed(error) from error
+
+
+def _failed(error: OSError) -> DeviceError:
+    return DeviceError(f"{_WHAT}: {error.strerror or error}", errno=error.errno)
 
 
 class Spool:
     """An append-only list of 64-bit numbers."""
 
-    __slots__ = ("_file", "_limit", "_memory", "_written", "length")
+    __slots__ = ("_fd", "_limit", "_memory", "_written", "length")
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._memory = array("Q")
         self._limit = max(1, limit_bytes // ITEM_BYTES)
-        self._file: Any = None
+        self._fd = -1
         self._written = 0
         self.length = 0
 
@@ -61,9 +63,9 @@ class Spool:
             self._flush()
 
     def _flush(self) -> None:
-        if self._file is None:
-            self._file = temporary()
-        write_all(self._file, self._written * ITEM_BYTES, self._memory)
+        if self._fd < 0:
+            self._fd = temporary()
+        write_all(self._fd, self._written * ITEM_BYTES, self._memory)
         self._written += len(self._memory)
         del self._memory[:]
 
@@ -72,7 +74,7 @@ class Spool:
         found: array[int] = array("Q")
         if start < self._written:
             end = min(stop, self._written)
-            found.frombytes(read_all(self._file, start * ITEM_BYTES, (end - start) * ITEM_BYTES))
+            found.frombytes(read_all(self._fd, start * ITEM_BYTES, (end - start) * ITEM_BYTES))
             start = end
         if start < stop:
             found.extend(self._memory[start - self._written : stop - self._written])
@@ -87,39 +89,33 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
-def write_all(file: Any, offset: int, data: Any) -> None:
+def write_all(fd: int, offset: int, data: array[int]) -> None:
     """Everything, or `DeviceError`."""
     try:
-        file.seek(offset)
         with memoryview(data) as whole, whole.cast("B") as view:
             done = 0
             while done < len(view):
-                done += file.write(view[done:])
+                done += os.pwrite(fd, view[done:], offset + done)
     except OSError as error:
-        raise DeviceError(
-            f"a temporary file for the log's plan: {error.strerror or error}", errno=error.errno
-        ) from error
+        raise _failed(error) from error
 
 
-def read_all(file: Any, offset: int, nbytes: int) -> bytes:
+def read_all(fd: int, offset: int, nbytes: int) -> bytes:
     """Everything, or `DeviceError`."""
-    try:
-        file.seek(offset)
-        data: bytes = file.read(nbytes)
-        while len(data) < nbytes:
-            more = file.read(nbytes - len(data))
-            if not more:
-                raise DeviceError("a temporary file for the log's plan was cut short")
-            data += more
-    except OSError as error:
-        raise DeviceError(
-            f"a temporary file for the log's plan: {error.strerror or error}", errno=error.errno
-        ) from error
+    data = b""
+    while len(data) < nbytes:
+        try:
+            more = os.pread(fd, nbytes - len(data), offset + len(data))
+        except OSError as error:
+            raise _failed(error) from error
+        if not more:
+            raise DeviceError(f"{_WHAT} was cut short")
+        data = data + more if data else more
     return data
 
 
@@ -135,7 +131,7 @@ class LastSeen:
     that are not there.
     """
 
-    __slots__ = ("_bits", "_capacity", "_count", "_file", "_limit", "_small")
+    __slots__ = ("_bits", "_capacity", "_count", "_fd", "_limit", "_small")
 
     #: What an entry of the dict is taken to cost.
     ENTRY_BYTES = 200
@@ -143,7 +139,7 @@ class LastSeen:
     def __init__(self, limit_bytes: int = LIMIT_BYTES * 2) -> None:
         self._small: dict[tuple[int, int], int] = {}
         self._limit = max(64, limit_bytes // self.ENTRY_BYTES)
-        self._file: Any = None
+        self._fd = -1
         self._capacity = self._count = 0
         self._bits = bytearray()
 
@@ -153,11 +149,11 @@ class LastSeen:
     @property
     def held(self) -> dict[tuple[int, int], int] | None:
         """All of it, while it is small; to be read only.  None where it is not."""
-        return self._small if self._file is None else None
+        return self._small if self._fd < 0 else None
 
     def put(self, first: int, second: int, value: int) -> None:
         """Remember `value` (not 0) as the last."""
-        if self._file is None:
+        if self._fd < 0:
             self._small[first, second] = value
             if len(self._small) > self._limit:
                 self._move()
@@ -168,7 +164,7 @@ class LastSeen:
 
     def get(self, first: int, second: int) -> int:
         """The last value, or 0."""
-        if self._file is None:
+        if self._fd < 0:
             return self._small.get((first, second), 0)
         mark = hash((first, second))
         bit = mark % (len(self._bits) << 3)
@@ -182,7 +178,7 @@ class LastSeen:
         while True:
             span = min(_PAGE_SLOTS, self._capacity - slot)
             page = array("Q")
-            page.frombytes(read_all(self._file, slot * _SLOT_BYTES, span * _SLOT_BYTES))
+            page.frombytes(read_all(self._fd, slot * _SLOT_BYTES, span * _SLOT_BYTES))
             for index in range(span):
                 place = index * _SLOT_WORDS
                 value = page[place + 2]
@@ -199,7 +195,7 @@ class LastSeen:
         slot, old = self._find(first, second, mark)
         if not old:
             self._count += 1
-        write_all(self._file, slot * _SLOT_BYTES, array("Q", (first, second, value)))
+        write_all(self._fd, slot * _SLOT_BYTES, array("Q", (first, second, value)))
 
     def _move(self) -> None:
         self._start(len(self._small) * 4)
@@ -208,25 +204,27 @@ class LastSeen:
         self._small = {}
 
     def _start(self, capacity: int) -> None:
-        self._file = temporary()
-        self._file.truncate(capacity * _SLOT_BYTES)
+        self._fd = temporary()
+        os.ftruncate(self._fd, capacity * _SLOT_BYTES)
         self._capacity, self._count = capacity, 0
-        self._bits = bytearray(min(1 << 17, capacity))
+        self._bits = bytearray(min(MOST_BITMAP_BYTES, capacity))
 
     def _grow(self) -> None:
-        old, capacity = self._file, self._capacity
+        old, capacity = self._fd, self._capacity
         self._start(capacity * 2)
-        for start in range(0, capacity, _PAGE_SLOTS):
-            span = min(_PAGE_SLOTS, capacity - start)
-            page = array("Q")
-            page.frombytes(read_all(old, start * _SLOT_BYTES, span * _SLOT_BYTES))
-            for place in range(0, len(page), _SLOT_WORDS):
-                if page[place + 2]:
-                    self._put(page[place], page[place + 1], page[place + 2])
-        old.close()
+        try:
+            for start in range(0, capacity, _PAGE_SLOTS):
+                span = min(_PAGE_SLOTS, capacity - start)
+                page = array("Q")
+                page.frombytes(read_all(old, start * _SLOT_BYTES, span * _SLOT_BYTES))
+                for place in range(0, len(page), _SLOT_WORDS):
+                    if page[place + 2]:
+                        self._put(page[place], page[place + 1], page[place + 2])
+        finally:
+            os.close(old)
 
     def close(self) -> None:
         """Let go of the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -10,17 +10,21 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ...journal.spool import LastSeen
-from .spill import temporary_fd
+from ...device.temporary import temporary_fd
+from ...journal.spool import MOST_BITMAP_BYTES, LastSeen
 from .text import escaped
 from .walk import ENTRY, Walk
 
 if TYPE_CHECKING:
     from ...filesystem import FileSystem
+    from ...memory import Machine
 
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
 _DT_UNKNOWN, _DT_DIR = 0, 4
 _WANTED = 1
+OWNER = "log paths"
+#: The table's part of the machine's memory.
+_TABLE_SHIFT = 5
 _LENGTH_BYTES = 4
 #: Paths go to the file in pieces of this size.
 _HELD_BYTES = 1 << 15
@@ -29,26 +33,37 @@ _HELD_BYTES = 1 << 15
 class LogPaths:
     """inode number -> path, as far as there is one.  A context manager."""
 
-    def __init__(self, inodes: Iterable[int]) -> None:
+    def __init__(self, machine: Machine, inodes: Iterable[int] | None) -> None:
+        """Of `inodes`, or none; the table takes its memory from the machine until the paths are closed."""
+        self._machine = machine
+        limit = machine.profile.ram_bytes >> _TABLE_SHIFT
+        self._charged = limit + MOST_BITMAP_BYTES if inodes is not None else 0
+        machine.charge(OWNER, self._charged)
         #: inode -> `_WANTED`, or where its path stands in the file, two added
-        self._places = LastSeen()
+        self._places = LastSeen(limit)
         self.left = 0
         self._fd = -1
         self._end = 0
         self._held = bytearray()
         try:
-            for ino in inodes:
+            for ino in inodes or ():
                 if not self._places.get(ino, 0):
                     self._places.put(ino, 0, _WANTED)
                     self.left += 1
         except BaseException:
-            self._places.close()
+            self.close()
             raise
 
     def __enter__(self) -> LogPaths:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of memory and file."""
+        self._machine.uncharge(OWNER, self._charged)
+        self._charged = 0
         self._places.close()
         if self._fd >= 0:
             os.close(self._fd)

@@ -8,28 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
+from ...device.temporary import temporary_fd
+
 #: A run of records sorted in memory: whichever comes first.
 RUN_RECORDS = 16384
 RUN_BYTES = 1 << 20
 #: Runs merged at once; more are merged into longer ones first.
 FAN_IN = 32
 CHUNK_BYTES = 1 << 15
-
-
-def temporary_fd() -> int:
-    """A descriptor of an unnamed temporary file, for reading and writing."""
-    folder = os.environ.get("TMPDIR") or "/tmp"
-    flag = getattr(os, "O_TMPFILE", 0)
-    if flag:
-        try:
-            return os.open(folder, flag | os.O_RDWR | os.O_EXCL, 0o600)
-        except OSError:
-            pass  # no such folder, or a filesystem without it: the portable way finds another
-    import tempfile
-
-    fd, name = tempfile.mkstemp(prefix="pocketxfs-")
-    os.unlink(name)
-    return fd
 
 
 def _write_all(fd: int, data: bytes | bytearray) -> None:
