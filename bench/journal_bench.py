@@ -67,19 +67,19 @@ def full_log_image(log_mib: int, load: str) -> Path:
     """The abandoned filesystem, made once."""
 
     def fill(top: Path, image: Path) -> None:
-        with _no_write_back():
-            _work(top, image, log_mib, LOADS[load])
-            fd = os.open(top, os.O_RDONLY)
-            fcntl.ioctl(fd, _GOINGDOWN, struct.pack("=I", 1))
-            os.close(fd)
+        _work(top, image, log_mib, LOADS[load])
+        fd = os.open(top, os.O_RDONLY)
+        fcntl.ioctl(fd, _GOINGDOWN, struct.pack("=I", 1))
+        os.close(fd)
 
     name = f"full-log-{log_mib}-{load}.img"
-    return made_once(name, 16 << 30, fill, ("-K", "-l", f"size={log_mib}m"), "loop,logbsize=256k,inode64")
+    with _no_write_back():
+        return made_once(name, 16 << 30, fill, ("-K", "-l", f"size={log_mib}m"), "loop,logbsize=256k,inode64")
 
 
 @contextlib.contextmanager
 def _no_write_back() -> Iterator[None]:
-    """The kernel pushes all metadata out every half minute: not while a log is filled."""
+    """The kernel pushes all metadata out every half minute, first that long after mounting: not while a log is filled."""
     old = _WRITE_BACK.read_text()
     _WRITE_BACK.write_text("720000")
     try:
