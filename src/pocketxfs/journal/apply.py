@@ -7,6 +7,8 @@ LSN of their last change, V4 inodes a flush counter.  An inode chunk's creation 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import Corrupt
 from ..format import log_items as li
 from ..format import superblock
@@ -27,12 +29,14 @@ _FIXED = (
 class Applier(InodeReplay):
     """Replays items into buffers."""
 
-    __slots__ = ("quotas_off", "superblock_changed")
+    __slots__ = ("create", "quotas_off", "superblock_changed")
 
     def __init__(self, store: BufferStore, geo: Geometry, cancels: LastSeen, quotas_off: int) -> None:
         super().__init__(store, geo, cancels)
         self.quotas_off = quotas_off
         self.superblock_changed = False
+        #: Takes new free inodes (where, how many bytes, the first one's number, the generation) instead of the store.
+        self.create: Callable[[int, int, int, int], None] | None = None
 
     # -- buffers -------------------------------------------------------------------------------------------------
 
@@ -42,7 +46,7 @@ class Applier(InodeReplay):
         if flags & li.BLF_CANCEL:
             return
         counts, store = self.counts, self.store
-        if self._any_cancels and self.cancelled(daddr, nblocks):
+        if self.any_cancels and self.cancelled(daddr, nblocks):
             counts.buffers_cancelled += 1
             return
         buffer = store.get(daddr, nblocks, where)
@@ -199,36 +203,31 @@ class Applier(InodeReplay):
         if any(self.cancelled(daddr, step) for daddr in clusters):
             self.counts.icreates_cancelled += 1
             return
-        size = geo.inode_bytes
-        start_of, end_of = self._free_inode(gen)
+        self.counts.icreates += 1
         ino = geo.make_ino(agno, agbno << geo.inopblog)
-        per_block = 1 << geo.block_sectors_log
+        if self.create is not None and store.allowed(start, clusters.stop - start):
+            self.create(start << 9, (clusters.stop - start) << 9, ino, gen)
+            return
+        per_block, many = 1 << geo.block_sectors_log, 1 << geo.inopblog
         for daddr in range(start, clusters.stop, per_block):
             buffer = store.get(daddr, per_block, where, fresh=True)
-            data = buffer.data
-            many = len(data) // size
-            data[:] = b"".join(
-                [
-                    start_of + (number if self._v5 else 0).to_bytes(8, "big") + end_of
-                    for number in range(ino, ino + many)
-                ]
-            )
+            buffer.data[:] = self.free_inodes(ino, many, gen)
             ino += many
             buffer.inodes = (1 << many) - 1
             buffer.stamp = 0
             buffer.dirty = True
             buffer.batch = store.batch
-        self.counts.icreates += 1
 
-    def _free_inode(self, gen: int) -> tuple[bytes, bytes]:
-        """A new free inode, what stands before its number and after it."""
+    def free_inodes(self, ino: int, many: int, gen: int) -> bytes:
+        """New free inodes, without their checksums."""
         geo = self.geo
         raw = bytearray(geo.inode_bytes)
         raw[:5] = b"IN\0\0" + bytes((3 if self._v5 else 2,))
         raw[92:100] = gen.to_bytes(4, "big") + b"\xff\xff\xff\xff"
         if self._v5:
             raw[160:176] = geo.meta_uuid
-        return bytes(raw[:152]), bytes(raw[160:])
+        before, after, own = bytes(raw[:152]), bytes(raw[160:]), self._v5
+        return b"".join([before + (number if own else 0).to_bytes(8, "big") + after for number in range(ino, ino + many)])
 
     def dquot(self, order: li.Abi, regions: list[Region], lsn: int, where: str = "") -> None:
         """A dquot (kernel: xlog_recover_dquot_commit_pass2); replayed whether or not quotas will be used."""

@@ -9,6 +9,7 @@ magic number; a buffer with another magic than its log item announces gets neith
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from struct import Struct
 
 from crc32c import crc32c
@@ -78,6 +79,18 @@ class Buffer:
         self.inodes = 0
 
 
+def seal(raw: bytearray, view: memoryview, inode_bytes: int, marks: int) -> None:
+    """New checksums for the inodes that are marked, a bit each.  Very hot."""
+    put = _PUT_CRC
+    start = 0
+    while marks:
+        if marks & 1 and raw[start + 4] >= 3:
+            put(raw, start + _CRC_OFFSET, 0)
+            put(raw, start + _CRC_OFFSET, crc32c(view[start : start + inode_bytes]))
+        marks >>= 1
+        start += inode_bytes
+
+
 class BufferStore:
     """Buffers by address, least recently used first out, dirty ones written to the device as they go.
 
@@ -87,7 +100,7 @@ class BufferStore:
 
     __slots__ = (
         "_block_blocks", "_bytes", "_end_daddr", "_evicted", "_held", "_limit", "_log_end", "_log_start", "_owners",
-        "_parts", "_together", "_whole", "batch", "device", "geo", "remember",
+        "_parts", "_together", "_whole", "batch", "before_read", "device", "geo", "remember",
     )  # fmt: skip
 
     def __init__(self, device: Device, geo: Geometry, limit_bytes: int) -> None:
@@ -108,6 +121,8 @@ class BufferStore:
         #: Whether buffers that go now may come back within this batch, and those that did.
         self.remember = False
         self._evicted: set[int] = set()
+        #: Called with a range in bytes, before that is read from the device.
+        self.before_read: Callable[[int, int], None] | None = None
         #: blocks of an inode cluster, which are written together where all of them are dirty
         self._together = min(max(1, geo.cluster_blocks), MOST_TOGETHER)
 
@@ -143,11 +158,32 @@ class BufferStore:
         if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > MOST_BLOCKS:
             raise Corrupt("log item", where, "blocks", f"within {self._end_daddr}", f"{daddr}+{nblocks}")
 
+    def allowed(self, daddr: int, nblocks: int) -> bool:
+        """Whether a range lies on the device, and outside the log."""
+        return (
+            0 <= daddr
+            and daddr + nblocks <= self._end_daddr
+            and (daddr >= self._log_end or daddr + nblocks <= self._log_start)
+        )
+
+    def let_go(self, start_bytes: int, nbytes: int) -> None:
+        """Hold no buffer that lies in a range of whole blocks; those that are dirty are written."""
+        per = self._block_blocks
+        first = (start_bytes >> 9) // per
+        for block in range(first, first + nbytes // self._whole):
+            if block in self._owners:
+                self._drop(self._owners[block])
+            if block in self._parts:
+                for part in list(self._parts[block]):
+                    self._drop(part)
+
     def _read(self, daddr: int, nblocks: int, where: str, fresh: bool = False) -> Buffer:
         nbytes = nblocks << 9
         self._check(daddr, nblocks, where)
-        if daddr < self._log_end and daddr + nblocks > self._log_start:
+        if not self.allowed(daddr, nblocks):
             raise Corrupt("log item", where, "blocks", "outside the log", f"{daddr}+{nblocks}")
+        if self.before_read is not None:
+            self.before_read(daddr << 9, nbytes)
         owners, per, held = self._owners, self._block_blocks, self._held
         single = nblocks == per and not daddr % per
         owned = range(daddr // per, daddr // per + 1) if single else self._cover(daddr, nblocks, where)
@@ -270,18 +306,10 @@ class BufferStore:
 
     def seal_inodes(self, buffer: Buffer) -> None:
         """New checksums for the inodes that were changed."""
-        size = self.geo.inode_bytes
-        raw = buffer.data
         marks, buffer.inodes = buffer.inodes, 0
-        if not self.geo.has_crc:
-            return
-        put = _PUT_CRC
-        with memoryview(raw) as data:
-            for start in range(0, len(raw), size):
-                if marks & 1 and raw[start + 4] >= 3:
-                    put(raw, start + _CRC_OFFSET, 0)
-                    put(raw, start + _CRC_OFFSET, crc32c(data[start : start + size]))
-                marks >>= 1
+        if self.geo.has_crc:
+            with memoryview(buffer.data) as view:
+                seal(buffer.data, view, self.geo.inode_bytes, marks)
 
     def flush(self) -> None:
         """Write everything, and hold nothing."""

@@ -1,36 +1,25 @@
 """Inode items, replayed: the core as the kernel holds it, the forks, and new owners (kernel: xfs_inode_item_recover.c).
 
-`inode` is the whole story; `usual_inodes` does what nearly all items of a log need, straight from the records that they
-lie in, and leaves the rest to `inode`, errors too.  Tests compare the two.
+This is the whole story, told slowly; nearly all items of a log take the way through `clusters`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 
 from ..errors import Corrupt
 from ..format import log_items as li
 from ..format.block import checksum
 from ..format.geometry import Geometry
-from ..format.log import OP, OP_BYTES
 from .buffers import NULL_LSN, Buffer, BufferStore
-from .fetch import Fetcher, Region
-from .scan import BLOCK_SHIFT, CROSSES, OFFSET_MASK, OFFSET_SHIFT
+from .fetch import Region
 from .spool import LastSeen
 
 NEXT_UNLINKED = 96
-_LSN = 112
+LSN = 112
 _FMT_LOCAL, _FMT_EXTENTS, _FMT_BTREE, _FMT_META_BTREE = 1, 2, 3, 5
 #: the attribute fork's flags -> the data fork's
 _AS_DFORK = {li.ILOG_ADATA: li.ILOG_DDATA, li.ILOG_AEXT: li.ILOG_DEXT, li.ILOG_ABROOT: li.ILOG_DBROOT}
-_DATA, _ATTR = li.ILOG_DDATA | li.ILOG_DEXT, li.ILOG_ADATA | li.ILOG_AEXT
-_FORKS = _DATA | _ATTR
-_KIND = li.LI_INODE & 0xFF
-_OP = OP.unpack_from
-_PUT_CORE, _PUT_LSN, _PUT_UNLINKED = (
-    Struct(f"{nbytes}s").pack_into for nbytes in (li.DINODE3_BYTES, 8, 4)
-)  # fmt: skip
 _NREXT64 = 0x10
 _S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
 _BLOCK_HEAD = Struct(">4xHH")  # magic, bb_level, bb_numrecs
@@ -61,150 +50,35 @@ class InodeReplay:
     """Replays inode items into buffers; what kinds of items share is here too."""
 
     __slots__ = (
-        "_any_cancels", "_block_log", "_cancels", "_core_bytes", "_header_bytes", "_held_cancels", "_inode_bytes",
-        "_inode_log", "_literal_at", "_literal_bytes", "_v5", "counts", "geo", "number", "place", "store",
+        "_cancels", "_core_bytes", "_header_bytes", "_inode_bytes", "_literal_at", "_literal_bytes", "_v5",
+        "any_cancels", "counts", "geo", "held_cancels", "number", "store",
     )  # fmt: skip
 
     def __init__(self, store: BufferStore, geo: Geometry, cancels: LastSeen) -> None:
         self.store, self.geo = store, geo
-        self._cancels, self._any_cancels = cancels, bool(cancels)
+        self._cancels = cancels
+        #: whether the log cancels any buffer; transactions by buffer, where that is not in a file
+        self.any_cancels, self.held_cancels = bool(cancels), cancels.held
         self._v5 = geo.has_crc
         self._core_bytes = li.DINODE3_BYTES if geo.has_crc else li.DINODE2_BYTES
         self.counts = Counts()
-        #: the transaction under replay, and the item, where an error is raised in `usual_inodes`
-        self.number = self.place = 0
+        #: the transaction under replay
+        self.number = 0
         self._literal_at, self._literal_bytes = geo.inode_core_bytes, geo.literal_bytes
-        self._inode_bytes, self._inode_log, self._block_log = geo.inode_bytes, geo.inode_log, geo.block_log
-        self._held_cancels = cancels.held
+        self._inode_bytes = geo.inode_bytes
         self._header_bytes = _LONG_HEADER_V5 if geo.has_crc else _LONG_HEADER_V4
 
     def cancelled(self, daddr: int, nblocks: int) -> bool:
         """Whether this transaction or a later one frees a buffer: then nothing is replayed into it."""
-        return self._any_cancels and self._cancels.get(daddr, nblocks) >= self.number
-
-    def usual_inodes(self, fetcher: Fetcher, places: Iterator[int], place: int, lsn: bytes) -> int:
-        """Replay inode items from `place` on as long as they are as nearly all are; the first place left, or 0.
-
-        Those are: V5, from a 64-bit kernel, whole and in one record, forks that lie in the inode, older on the disk.
-        Nothing is done for the item whose place is returned.  The LSN comes as it is on the disk, and compares as such.
-        Very hot: a full log holds a million.
-        """
-        if not self._v5:
-            return place
-        store, counts, number = self.store, self.counts, self.number
-        cancels, any_cancels = self._held_cancels, self._any_cancels
-        size, inode_log, block_log = self._inode_bytes, self._inode_log, self._block_log
-        literal_at, literal_bytes = self._literal_at, self._literal_bytes
-        nrext64 = self.geo.has_nrext64
-        to_marks, put_core, put_unlinked, put_lsn = li.USUAL_MARKS.translate, _PUT_CORE, _PUT_UNLINKED, _PUT_LSN
-        misplaced = size - 1
-        block = at_block = -1
-        at_daddr = at_nblocks = -1
-        most_offset = base = 0
-        written: Buffer | None = None
-        while place:
-            if place & 0xFF != _KIND or place >= CROSSES:
-                break
-            if place >> BLOCK_SHIFT != block:
-                record = fetcher.record(place)
-                block = place >> BLOCK_SHIFT
-                unpack, marks, cores = fetcher.order.usual_inode
-            at = place >> OFFSET_SHIFT & OFFSET_MASK
-            body = at + li.USUAL_INODE_BYTES
-            item = record[at:body]
-            if len(item) < li.USUAL_INODE_BYTES or to_marks(item) != marks:
-                break
-            (
-                tid, count, fields, daddr, nblocks, offset, again, mode, data_format,
-                more, blocks, nextents, anextents, forkoff, flags2,
-            ) = unpack(item)  # fmt: skip
-            if flags2 & _NREXT64:
-                nextents, anextents, more = more, nextents, anextents
-                if not nrext64:
-                    break
-            room = forkoff << 3
-            if (
-                again != tid
-                or fields & li.ILOG_UNUSUAL
-                or more
-                or nextents + anextents > blocks
-                or room >= literal_bytes
-                or (data_format != _FMT_EXTENTS and (mode & _S_IFMT != _S_IFDIR or data_format != _FMT_LOCAL))
-            ):
-                break
-            forks = fields & _FORKS
-            if forks:
-                data_fork, attr_fork = fields & _DATA, fields & _ATTR
-                if count != 2 + (data_fork != 0) + (attr_fork != 0) or data_fork == _DATA or attr_fork == _ATTR:
-                    break
-                wanted = item[:4]
-                if data_fork:
-                    if record[body : body + 4] != wanted:
-                        break
-                    data_bytes = _OP(record, body)[1]
-                    data_at = body + OP_BYTES
-                    body = data_at + data_bytes
-                    if not data_bytes or data_bytes > (room or literal_bytes):
-                        break
-                if attr_fork:
-                    if record[body : body + 4] != wanted:
-                        break
-                    attr_bytes = _OP(record, body)[1]
-                    attr_at = body + OP_BYTES
-                    if not attr_bytes or not room or room + attr_bytes > literal_bytes:
-                        break
-            elif count != 2:
-                break
-            if daddr != at_daddr or nblocks != at_nblocks:
-                if any_cancels and (cancels is None or cancels.get((daddr, nblocks), 0) >= number):
-                    break
-                at_daddr, at_nblocks, at_block = daddr, nblocks, -1
-                most_offset = (nblocks << 9) - size
-            if offset & misplaced or not 0 <= offset <= most_offset:
-                break
-            if offset >> block_log != at_block:
-                self.place = place
-                buffer = store.part(daddr, nblocks, offset, "")
-                at_block = offset >> block_log
-                written = None  # a buffer is used again for another block
-                data = buffer.data
-                view = memoryview(data)
-                base = (buffer.daddr - daddr) << 9
-            offset -= base
-            if data[offset] != 0x49 or data[offset + 1] != 0x4E or data[offset + 4] < 3:
-                break
-            lsn_at = offset + _LSN
-            if data[lsn_at : lsn_at + 8] > lsn:
-                break
-            # Into views and by structs: what is assigned to a part of a bytearray is copied twice.
-            unlinked = data[offset + NEXT_UNLINKED : offset + NEXT_UNLINKED + 4]
-            put_core(data, offset, cores[flags2 >> 3 & 1].translate(item))
-            put_unlinked(data, offset + NEXT_UNLINKED, unlinked)
-            put_lsn(data, lsn_at, lsn)
-            if forks:
-                literal = offset + literal_at
-                if data_fork:
-                    view[literal : literal + data_bytes] = record[data_at : data_at + data_bytes]
-                if attr_fork:
-                    literal += room
-                    view[literal : literal + attr_bytes] = record[attr_at : attr_at + attr_bytes]
-            counts.inodes += 1
-            buffer.inodes |= 1 << (offset >> inode_log)
-            if buffer is not written:
-                buffer.dirty = True
-                buffer.batch = store.batch
-                buffer.stamp = 0
-                written = buffer
-            place = next(places, 0)
-        return place
+        return self.any_cancels and self._cancels.get(daddr, nblocks) >= self.number
 
     def inode(self, order: li.Abi, regions: list[Region], lsn: int, where: str = "") -> None:
         """An inode item (kernel: xlog_recover_inode_commit_pass2).  Hot."""
         form = order.inode(regions[0], where)
         count, fields, _, _, ino, _, daddr, nblocks, offset = form
         counts, store = self.counts, self.store
-        if self._any_cancels:
-            held = self._held_cancels
+        if self.any_cancels:
+            held = self.held_cancels
             last = self._cancels.get(daddr, nblocks) if held is None else held.get((daddr, nblocks), 0)
             if last >= self.number:
                 counts.inodes_cancelled += 1

@@ -22,6 +22,7 @@ from ..format.geometry import Geometry
 from ..memory import Machine
 from .apply import Applier, Counts
 from .buffers import BufferStore
+from .clusters import UsualInodes
 from .fetch import KEPT_RECORDS, Fetcher, Region
 from .head import LogState, find_state
 from .intents import INTENT_ITEMS, Intents, Pending
@@ -39,6 +40,7 @@ OVERLAY_SHIFT = 4
 RECORD_EXTRA_BYTES = 8 << 10
 #: The largest buffers are 64 KiB.
 LEAST_STORE_BYTES = 256 << 10
+LEAST_INODES_BYTES = 64 << 10
 
 Tick = Callable[[int], None]
 
@@ -148,6 +150,7 @@ class Shares(NamedTuple):
 
     plan: int
     store: int
+    inodes: int
     fetch: int
     intents: int
     total: int
@@ -159,8 +162,9 @@ def shares(machine: Machine, ring: Ring) -> Shares:
     budget = min(max(ram >> 1, ram - LEFT_BYTES), MOST_BYTES, max(ram >> 2, machine.free_bytes - (ram >> 2)))
     plan, intents = budget >> 3, budget >> 4
     fetch = max(budget >> 3, (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES))
-    store = max(LEAST_STORE_BYTES, budget - plan - intents - fetch)
-    return Shares(plan, store, fetch, intents, plan + store + fetch + intents)
+    rest = max(LEAST_STORE_BYTES + LEAST_INODES_BYTES, budget - plan - intents - fetch)
+    inodes = max(LEAST_INODES_BYTES, rest * 7 // 8)
+    return Shares(plan, rest - inodes, inodes, fetch, intents, plan + rest + fetch + intents)
 
 
 def overlay_block_bytes(geo: Geometry) -> int:
@@ -212,6 +216,15 @@ def _second_pass(
     store = BufferStore(target, geo, share.store)
     applier = Applier(store, geo, plan.cancels, plan.quotas_off)
     fetcher = Fetcher(ring, share.fetch)
+
+    def inode_at(place: int, lsn: int) -> None:
+        regions = fetcher.regions(place)
+        try:
+            applier.inode(fetcher.order, regions, lsn)
+        except Corrupt as error:
+            raise _located(error, fetcher.where(place)) from None
+
+    usual = UsualInodes(applier, fetcher, share.inodes, inode_at) if geo.has_crc and not plain else None
     lsn, disk_lsn = -1, b""
     buf_kind, inode_kind = li.LI_BUF & 0xFF, li.LI_INODE & 0xFF
     for commit in plan.commits():
@@ -224,11 +237,8 @@ def _second_pass(
         places = plan.places.run(commit.start, commit.start + commit.count)
         while place := next(places, 0):
             kind = place & 0xFF
-            if kind == inode_kind and not plain:
-                try:
-                    place = applier.usual_inodes(fetcher, places, place, disk_lsn)
-                except Corrupt as error:
-                    raise _located(error, fetcher.where(applier.place)) from None
+            if kind == inode_kind and usual is not None:
+                place = usual.take(places, place, disk_lsn)
                 if not place:
                     break
                 kind = place & 0xFF
@@ -244,9 +254,12 @@ def _second_pass(
                 else:
                     _apply(kind | 0x1200, fetcher.order, regions, lsn, applier)
             except Corrupt as error:
-                raise _located(error, fetcher.where(place)) from None
+                found = _located(error, fetcher.where(place))
+                raise (found if usual is None else usual.first_error(found)) from None
         if tick is not None:
             tick(commit.count)
+    if usual is not None:
+        usual.settle_all()
     store.flush()
     report = Report(state)
     report.records, report.bytes, report.transactions = plan.records, plan.bytes, plan.transactions
