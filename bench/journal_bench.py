@@ -79,7 +79,7 @@ def full_log_image(log_mib: int, load: str) -> Path:
 
 @contextlib.contextmanager
 def _no_write_back() -> Iterator[None]:
-    """The kernel pushes all metadata out every half minute, first that long after mounting: not while a log is filled."""
+    """The kernel pushes all metadata out every half minute after mounting: not while a log is filled."""
     old = _WRITE_BACK.read_text()
     _WRITE_BACK.write_text("720000")
     try:

@@ -162,7 +162,7 @@ class Target:
             outcome = self._outcome(case.patches)
             self._view(case.patches)
             self._in_place(case.patches)
-            self._plain(case.patches)
+            self.plain(case.patches)
         except Violation:
             raise
         except (Hang, Endless) as error:
@@ -205,11 +205,12 @@ class Target:
         with fs:
             return _shown(fs)
 
-    def _plain(self, patches: tuple[Patch, ...]) -> None:
-        """Fast paths give what the plain ones give, errors too."""
+    def plain(self, patches: tuple[Patch, ...]) -> object:
+        """What changes, and what is counted, or the error: fast paths give what the plain ones give."""
         one, other = (self._changes(patches, plain) for plain in (False, True))
         if one != other:
             raise Violation(f"fast paths differ: {str(one)[:200]}, plain {str(other)[:200]}")
+        return one
 
     def _changes(self, patches: tuple[Patch, ...], plain: bool) -> object:
         machine = Machine(profile("host", MEMORY))
@@ -220,8 +221,9 @@ class Target:
             state = find_state(ring)
             if state.clean:
                 return "clean"
-            replay_onto(overlay, ring, state, self.geo, machine, plain=plain)
-            return [(start, overlay.pread(start, nbytes)) for start, nbytes in overlay.changes()]
+            report = replay_onto(overlay, ring, state, self.geo, machine, plain=plain)
+            changes = [(start, overlay.pread(start, nbytes)) for start, nbytes in overlay.changes()]
+            return changes, report.counts.as_dict()
         except Error as error:
             return str(error)
         finally:

@@ -30,14 +30,14 @@ STRUCTURED, RANDOM, JUDGED = 160, 120, 40
 
 
 @functools.cache
-def _target(name: str) -> damage.Target:
+def target_of(name: str) -> damage.Target:
     return damage.Target(golden.unpacked(name))
 
 
 @pytest.fixture
 def target(name: str) -> Iterator[damage.Target]:
     """An image; what runs with it may not make the process grow much."""
-    found = _target(name)
+    found = target_of(name)
     old = limit_memory()
     yield found
     resource.setrlimit(resource.RLIMIT_AS, old)
@@ -83,7 +83,7 @@ def test_all_structured(target: damage.Target) -> None:
 @pytest.mark.judged
 def test_the_kernel_agrees(tmp_path: Path) -> None:
     """V5, checksums left wrong: torn tails are taken off as the kernel takes them off, all else is refused as there."""
-    target = _target("golden-dirty-v5")
+    target = target_of("golden-dirty-v5")
     cases = [case for case in target.structured() if not case.mended and "mended False" in case.name]
     image = crash.Image(tmp_path / "image", None)
     image.path.write_bytes(target.image)

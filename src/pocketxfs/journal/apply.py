@@ -226,8 +226,10 @@ class Applier(InodeReplay):
         raw[92:100] = gen.to_bytes(4, "big") + b"\xff\xff\xff\xff"
         if self._v5:
             raw[160:176] = geo.meta_uuid
-        before, after, own = bytes(raw[:152]), bytes(raw[160:]), self._v5
-        return b"".join([before + (number if own else 0).to_bytes(8, "big") + after for number in range(ino, ino + many)])
+        if not self._v5:
+            return bytes(raw) * many
+        before, after = bytes(raw[:152]), bytes(raw[160:])
+        return b"".join([before + number.to_bytes(8, "big") + after for number in range(ino, ino + many)])
 
     def dquot(self, order: li.Abi, regions: list[Region], lsn: int, where: str = "") -> None:
         """A dquot (kernel: xlog_recover_dquot_commit_pass2); replayed whether or not quotas will be used."""

@@ -55,7 +55,6 @@ _META_UUID_OFFSET = 248
 
 #: The largest buffer that a log can speak of, in 512-byte blocks.
 MOST_BLOCKS = 4096
-MOST_TOGETHER = 8
 #: What a buffer takes beside its data.
 BUFFER_BYTES = 400
 _CRC_OFFSET = 100
@@ -100,7 +99,7 @@ class BufferStore:
 
     __slots__ = (
         "_block_blocks", "_bytes", "_end_daddr", "_evicted", "_held", "_limit", "_log_end", "_log_start", "_owners",
-        "_parts", "_together", "_whole", "batch", "before_read", "device", "geo", "remember",
+        "_parts", "_whole", "batch", "before_read", "device", "geo", "remember",
     )  # fmt: skip
 
     def __init__(self, device: Device, geo: Geometry, limit_bytes: int) -> None:
@@ -123,8 +122,6 @@ class BufferStore:
         self._evicted: set[int] = set()
         #: Called with a range in bytes, before that is read from the device.
         self.before_read: Callable[[int, int], None] | None = None
-        #: blocks of an inode cluster, which are written together where all of them are dirty
-        self._together = min(max(1, geo.cluster_blocks), MOST_TOGETHER)
 
     def next_batch(self) -> None:
         """The LSN changes: what was replayed so far counts as written."""
@@ -161,7 +158,7 @@ class BufferStore:
     def allowed(self, daddr: int, nblocks: int) -> bool:
         """Whether a range lies on the device, and outside the log."""
         return (
-            0 <= daddr
+            daddr >= 0
             and daddr + nblocks <= self._end_daddr
             and (daddr >= self._log_end or daddr + nblocks <= self._log_start)
         )
@@ -268,30 +265,8 @@ class BufferStore:
 
     def _write(self, buffer: Buffer) -> None:
         self._seal(buffer)
-        data = buffer.data
-        if len(data) == self._whole and self._together > 1:
-            neighbours = self._neighbours(buffer)
-            if neighbours is not None:
-                for one in neighbours:
-                    self._seal(one)
-                    one.dirty = False
-                self.device.pwrite(neighbours[0].daddr << 9, bytearray().join([one.data for one in neighbours]))
-                return
-        self.device.pwrite(buffer.daddr << 9, data)
+        self.device.pwrite(buffer.daddr << 9, buffer.data)
         buffer.dirty = False
-
-    def _neighbours(self, buffer: Buffer) -> list[Buffer] | None:
-        """All blocks of a buffer's cluster, if they are here and dirty."""
-        per = self._block_blocks
-        first = buffer.daddr // per // self._together * self._together * per
-        held = self._held
-        found = []
-        for daddr in range(first, first + self._together * per, per):
-            one = buffer if daddr == buffer.daddr else held.get(daddr)
-            if one is None or not one.dirty or len(one.data) != self._whole:
-                return None
-            found.append(one)
-        return found
 
     def _seal(self, buffer: Buffer) -> None:
         """LSN and checksums, as they are written."""

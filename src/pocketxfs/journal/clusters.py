@@ -7,17 +7,19 @@ by windows of the disk: each window is read and written once for all that came f
 What waits is laid down before anybody else sees its window (`BufferStore.before_read`), and within a window in the
 order that it came: only between windows does the order differ from the log's.
 
-`UsualInodes.take` does what nearly all inode items of a log need, straight from the records that they lie in, and leaves
-the rest to `InodeReplay.inode`, errors too; tests compare the two.
+`UsualInodes.take` does what nearly all inode items of a log need, straight from the records that they lie in, and
+leaves the rest to `InodeReplay.inode`, errors too; tests compare the two.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from struct import Struct
 
 from ..errors import Corrupt
 from ..format import log_items as li
+from ..format.geometry import Geometry
 from ..format.inode import FMT_EXTENTS, FMT_LOCAL, S_IFDIR
 from ..format.log import OP, OP_BYTES
 from .apply import Applier
@@ -26,8 +28,7 @@ from .fetch import Fetcher
 from .inodes import LSN, NEXT_UNLINKED
 from .scan import BLOCK_SHIFT, CROSSES, OFFSET_MASK, OFFSET_SHIFT
 
-#: A window is an inode cluster, or a part of a large one, and a block at least.
-LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES = 4096, 16384
+_LEAST_WINDOW_BYTES, _MOST_WINDOW_BYTES = 4096, 16384
 #: What a change takes beside the bytes that it brings: a tuple, two objects of bytes and four numbers.
 CHANGE_BYTES = 320
 #: What a window with changes takes beside them.
@@ -39,6 +40,8 @@ _KIND = li.LI_INODE & 0xFF
 _S_IFMT = 0o170000
 _NREXT64 = 0x10
 _OP = OP.unpack_from
+#: di_magic, di_version, di_next_unlinked, di_lsn
+_ON_DISK = Struct(">2s2xB91x4s12x8s").unpack_from
 _PUT_UNLINKED, _PUT_LSN = Struct("4s").pack_into, Struct("8s").pack_into
 
 #: One that waits: where in the window its inode begins; its number, counted as they come; its place in the log; the LSN
@@ -46,6 +49,11 @@ _PUT_UNLINKED, _PUT_LSN = Struct("4s").pack_into, Struct("8s").pack_into
 #: Or new free inodes: where they begin, number, how many bytes, nothing, None, generation, number of the first inode.
 Change = tuple[int, int, int, bytes, bytes | None, bytes, int]
 Slow = Callable[[int, int], None]
+
+
+def window_bytes(geo: Geometry) -> int:
+    """An inode cluster, or a part of a large one, and a block at least; the overlay's blocks are best the same."""
+    return max(geo.block_bytes, min(max(_LEAST_WINDOW_BYTES, geo.cluster_bytes), _MOST_WINDOW_BYTES))
 
 
 class UsualInodes:
@@ -63,7 +71,7 @@ class UsualInodes:
     def __init__(self, applier: Applier, fetcher: Fetcher, limit_bytes: int, slow: Slow) -> None:
         geo = applier.geo
         self._applier, self._fetcher, self._slow = applier, fetcher, slow
-        window = max(geo.block_bytes, min(max(LEAST_WINDOW_BYTES, geo.cluster_bytes), MOST_WINDOW_BYTES))
+        window = window_bytes(geo)
         self._window_log = window.bit_length() - 1
         self._block_mask = geo.block_bytes - 1
         self._raw = bytearray(window)
@@ -198,6 +206,8 @@ class UsualInodes:
             start_bytes += some
             nbytes -= some
             ino += some >> self._applier.geo.inode_log
+        if self._room < 0:
+            self.settle_all()
 
     def _usable(self, daddr: int, nblocks: int) -> bool:
         """Whether a cluster buffer is whole blocks within the filesystem and outside the log; else errors are due."""
@@ -233,10 +243,8 @@ class UsualInodes:
     def first_error(self, error: Corrupt) -> Corrupt:
         """Of `error` and those of items before it that have waited, the first."""
         if self._failed is None:
-            try:
+            with contextlib.suppress(Corrupt):
                 self.settle_all()
-            except Corrupt:
-                pass
         return error if self._failed is None else self._failed[1]
 
     def _settle(self, window: int) -> None:
@@ -253,7 +261,7 @@ class UsualInodes:
             low = min(changes)[0] & ~self._block_mask
             nbytes = (max(map(_last_byte, changes)) | self._block_mask) + 1 - low
             store.device.pread_into(base + low, (view[:nbytes],))
-        put_unlinked, put_lsn = _PUT_UNLINKED, _PUT_LSN
+        inode_on_disk, put_unlinked, put_lsn = _ON_DISK, _PUT_UNLINKED, _PUT_LSN
         marks = done = newer = 0
         unusual: Change | None = None
         for change in changes:
@@ -266,17 +274,16 @@ class UsualInodes:
                 done += 1
                 newer += 1
                 continue
-            if raw[offset] != 0x49 or raw[offset + 1] != 0x4E or raw[offset + 4] < 3:
+            magic, version, unlinked, on_disk = inode_on_disk(raw, offset)
+            if magic != b"IN" or version < 3:
                 unusual = change
                 break
             done += 1
             marks |= 1 << (offset >> inode_log)
-            on_disk = raw[offset + LSN : offset + LSN + 8]
             if on_disk > lsn and on_disk != _NULL_LSN:
                 applier.counts.inodes_newer += 1
                 newer += 1
                 continue
-            unlinked = raw[offset + NEXT_UNLINKED : offset + NEXT_UNLINKED + 4]
             # Into a view: what is assigned to a part of a bytearray is copied twice.
             view[offset : offset + len(whole)] = whole
             put_unlinked(raw, offset + NEXT_UNLINKED, unlinked)

@@ -11,7 +11,7 @@ from ..errors import Corrupt
 from ..format import log_items as li
 from ..format.block import checksum
 from ..format.geometry import Geometry
-from .buffers import NULL_LSN, Buffer, BufferStore
+from .buffers import NULL_LSN, BufferStore
 from .fetch import Region
 from .spool import LastSeen
 

@@ -50,6 +50,7 @@ from ..format.log import (
 )
 from ..memory import Machine
 from .buffers import DA_MAGICS, MAGICS
+from .clusters import window_bytes
 from .head import LogState, find_state, room_before_tail
 from .recovery import (
     OVERLAY_SHIFT,
@@ -59,7 +60,6 @@ from .recovery import (
     check_log_features,
     clear_log_features,
     log_ring,
-    overlay_block_bytes,
     replay_onto,
 )
 from .ring import Ring
@@ -119,7 +119,7 @@ def recover(
     limit = max(64 << 10, machine.profile.ram_bytes >> OVERLAY_SHIFT)
     machine.charge(OWNER, limit)
     try:
-        overlay = Overlay(Borrowed(device), limit_bytes=limit, block_bytes=overlay_block_bytes(geo))
+        overlay = Overlay(Borrowed(device), limit_bytes=limit, block_bytes=window_bytes(geo))
         try:
             with machine.fs_region("log recovery"), ring.buffered(machine):
                 report = replay_onto(overlay, ring, state, geo, machine, tick=tick)

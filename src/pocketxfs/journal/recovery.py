@@ -22,7 +22,7 @@ from ..format.geometry import Geometry
 from ..memory import Machine
 from .apply import Applier, Counts
 from .buffers import BufferStore
-from .clusters import UsualInodes
+from .clusters import UsualInodes, window_bytes
 from .fetch import KEPT_RECORDS, Fetcher, Region
 from .head import LogState, find_state
 from .intents import INTENT_ITEMS, Intents, Pending
@@ -40,7 +40,8 @@ OVERLAY_SHIFT = 4
 RECORD_EXTRA_BYTES = 8 << 10
 #: The largest buffers are 64 KiB.
 LEAST_STORE_BYTES = 256 << 10
-LEAST_INODES_BYTES = 64 << 10
+#: A window of the inode changes, and some.
+LEAST_INODES_BYTES = 80 << 10
 
 Tick = Callable[[int], None]
 
@@ -124,7 +125,7 @@ def replay(
     limit = max(64 << 10, machine.profile.ram_bytes >> OVERLAY_SHIFT)
     machine.charge(OWNER + ":overlay", limit)
     try:
-        overlay = Overlay(device, limit_bytes=limit, block_bytes=overlay_block_bytes(geo))
+        overlay = Overlay(device, limit_bytes=limit, block_bytes=window_bytes(geo))
         try:
             with machine.fs_region("log recovery"), ring.buffered(machine):
                 report = replay_onto(overlay, ring, state, geo, machine, tick=tick)
@@ -146,7 +147,10 @@ def check_log_features(geo: Geometry, name: str) -> None:
 
 
 class Shares(NamedTuple):
-    """How the memory of a replay is divided, in bytes; `total` is what is charged for it."""
+    """How the memory of a replay is divided, in bytes; `total` is what is charged for it.
+
+    Where no inode changes wait, `store + inodes` are the store's.
+    """
 
     plan: int
     store: int
@@ -157,19 +161,14 @@ class Shares(NamedTuple):
 
 
 def shares(machine: Machine, ring: Ring) -> Shares:
-    """Half of the machine's RAM, or all but 4 MiB, as far as that is free: some for large records, most for buffers."""
+    """Half of the machine's RAM, or all but 4 MiB, as far as that is free; most of it for inode changes that wait."""
     ram = machine.profile.ram_bytes
     budget = min(max(ram >> 1, ram - LEFT_BYTES), MOST_BYTES, max(ram >> 2, machine.free_bytes - (ram >> 2)))
     plan, intents = budget >> 3, budget >> 4
     fetch = max(budget >> 3, (KEPT_RECORDS + 1) * (ring.max_record_bytes + RECORD_EXTRA_BYTES))
     rest = max(LEAST_STORE_BYTES + LEAST_INODES_BYTES, budget - plan - intents - fetch)
-    inodes = max(LEAST_INODES_BYTES, rest * 7 // 8)
+    inodes = min(rest - LEAST_STORE_BYTES, rest * 7 // 8)
     return Shares(plan, rest - inodes, inodes, fetch, intents, plan + rest + fetch + intents)
-
-
-def overlay_block_bytes(geo: Geometry) -> int:
-    """Most of what a replay writes are inode clusters: one block of the overlay each, where they are not large."""
-    return min(max(4096, geo.cluster_bytes), 16384)
 
 
 def replay_onto(
@@ -213,7 +212,8 @@ def _second_pass(
     tick: Tick | None,
     plain: bool,
 ) -> Report:
-    store = BufferStore(target, geo, share.store)
+    waiting = geo.has_crc and not plain
+    store = BufferStore(target, geo, share.store if waiting else share.store + share.inodes)
     applier = Applier(store, geo, plan.cancels, plan.quotas_off)
     fetcher = Fetcher(ring, share.fetch)
 
@@ -224,7 +224,7 @@ def _second_pass(
         except Corrupt as error:
             raise _located(error, fetcher.where(place)) from None
 
-    usual = UsualInodes(applier, fetcher, share.inodes, inode_at) if geo.has_crc and not plain else None
+    usual = UsualInodes(applier, fetcher, share.inodes, inode_at) if waiting else None
     lsn, disk_lsn = -1, b""
     buf_kind, inode_kind = li.LI_BUF & 0xFF, li.LI_INODE & 0xFF
     for commit in plan.commits():

@@ -85,7 +85,7 @@ class LogView:
             machine.uncharge(OWNER, self._charged)
             raise
         self._overlay = Overlay(Borrowed(device), limit_bytes=limit)
-        self._store = BufferStore(self._overlay, geo, share.store)
+        self._store = BufferStore(self._overlay, geo, share.store + share.inodes)
         self._applier = Applier(self._store, geo, self.plan.cancels, self.plan.quotas_off)
         self._fetcher = Fetcher(ring, share.fetch)
         self._lsn = -1
