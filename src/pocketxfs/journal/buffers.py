@@ -165,9 +165,12 @@ class BufferStore:
 
     def let_go(self, start_bytes: int, nbytes: int) -> None:
         """Hold no buffer that lies in a range of whole blocks; those that are dirty are written."""
-        per = self._block_blocks
-        first = (start_bytes >> 9) // per
-        for block in range(first, first + nbytes // self._whole):
+        first = start_bytes // self._whole
+        self._drop_all(range(first, first + nbytes // self._whole))
+
+    def _drop_all(self, blocks: range) -> None:
+        """Hold no buffer that covers one of these filesystem blocks, or lies in one."""
+        for block in blocks:
             if block in self._owners:
                 self._drop(self._owners[block])
             if block in self._parts:
@@ -184,12 +187,7 @@ class BufferStore:
         owners, per, held = self._owners, self._block_blocks, self._held
         single = nblocks == per and not daddr % per
         owned = range(daddr // per, daddr // per + 1) if single else self._cover(daddr, nblocks, where)
-        for block in owned:
-            if block in owners:
-                self._drop(owners[block])
-            if block in self._parts:
-                for part in list(self._parts[block]):
-                    self._drop(part)
+        self._drop_all(owned)
         if not owned:
             self._make_part(daddr, nblocks)
         found: Buffer | None = None

@@ -64,8 +64,8 @@ class UsualInodes:
     """
 
     __slots__ = (
-        "_applier", "_block_mask", "_count", "_failed", "_fetcher", "_limit", "_lsn", "_raw", "_room", "_slow",
-        "_view", "_waiting", "_window_log",
+        "_applier", "_block_mask", "_count", "_failed", "_fetcher", "_limit", "_raw", "_room", "_slow", "_view",
+        "_waiting", "_window_log",
     )  # fmt: skip
 
     def __init__(self, applier: Applier, fetcher: Fetcher, limit_bytes: int, slow: Slow) -> None:
@@ -80,7 +80,6 @@ class UsualInodes:
         #: number of a window -> what waits for it; no buffer that is held lies in one of these
         self._waiting: dict[int, list[Change]] = {}
         self._count = 0
-        self._lsn = b""
         self._failed: tuple[int, Corrupt] | None = None
         applier.store.before_read = self.settle
         applier.create = self.create
@@ -102,7 +101,6 @@ class UsualInodes:
         to_marks, op = li.USUAL_MARKS.translate, _OP
         inside, window_log = (1 << self._window_log) - 1, self._window_log
         waiting_for = self._waiting.get
-        self._lsn = lsn
         count, room = self._count, self._room
         block = at_daddr = at_nblocks = -1
         start = most_offset = 0
