@@ -50,6 +50,8 @@ SHAPES = {
         Shape("log-sector-4k", ("-s", "size=4096", "-l", "sectsize=4096"), mount="inode64,logbsize=32k", log=8 << 20),
         Shape("sector-4k", ("-s", "size=4096", "-l", "size=8m")),
         Shape("block-1k", ("-b", "size=1024", "-l", "size=8m")),
+        Shape("block-64k", ("-b", "size=65536", "-l", "size=64m"), size=512 << 20),
+        Shape("odd-ags", ("-d", "agsize=8195b", "-l", "size=8m")),
         Shape("lbsize-128k", ("-l", "size=12m"), mount="inode64,logbsize=128k"),
         Shape("smallest-1k", ("-m", "reflink=0", "-b", "size=1024", "-l", "size=2577b"), mount="logbsize=32k"),
         Shape("smallest-4k", ("-m", "reflink=0", "-l", "size=857b"), mount="logbsize=16k"),

@@ -13,6 +13,7 @@ again, so that what lies behind that check is reached, or without.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import signal
 import traceback
@@ -45,7 +46,7 @@ from pocketxfs.memory import Machine, profile
 from pocketxfs.mounting import read_superblock
 
 from ..damage.patched import Endless, Patch, Patched
-from . import power
+from . import golden, power
 
 MEMORY = 4 << 20
 #: CPU seconds that a case may take; an undamaged one takes some tenths of one.
@@ -76,6 +77,12 @@ class Found(NamedTuple):
     record: Record
     header_blocks: int
     ops: list[tuple[int, int]]
+
+
+@functools.cache
+def golden_target(name: str) -> Target:
+    """One of the images that ship with the project."""
+    return Target(golden.unpacked(name))
 
 
 class Target:

@@ -15,7 +15,7 @@ from pocketxfs.format import log_items as li
 from pocketxfs.journal import recovery
 from pocketxfs.journal.apply import Applier
 from pocketxfs.journal.buffers import BufferStore
-from pocketxfs.journal.clusters import UsualInodes
+from pocketxfs.journal.clusters import CHANGE_BYTES, WAITING_BYTES, UsualInodes, window_bytes
 from pocketxfs.journal.fetch import Fetcher
 from pocketxfs.journal.spool import LastSeen
 from pocketxfs.journal.view import LogView
@@ -23,7 +23,6 @@ from pocketxfs.memory import Machine, profile
 
 from ..damage.patched import Patched
 from . import damage
-from .test_damage import target_of
 
 V5 = "golden-dirty-v5"
 CASES = 60
@@ -37,7 +36,7 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> d
     """The image, replayed with so much for what waits."""
     usual = recovery.shares
     monkeypatch.setattr(recovery, "shares", lambda *where: usual(*where)._replace(inodes=request.param))
-    return target_of(V5)
+    return damage.golden_target(V5)
 
 
 def _logged(target: damage.Target) -> list[int]:
@@ -113,7 +112,7 @@ def test_in_a_damaged_log(target: damage.Target) -> None:
 @pytest.mark.parametrize("shift", range(20))
 def test_chunks_wherever_they_lie(shift: int) -> None:
     """New chunks begin at any block, not only with a window; one follows the other, or lies over it."""
-    target = target_of(V5)
+    target = damage.golden_target(V5)
     geo = target.geo
     per_chunk = 64 >> geo.inopblog
     first = geo.ag_blocks // 2 + shift
@@ -135,13 +134,16 @@ def test_chunks_wherever_they_lie(shift: int) -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    """A log of nothing but new chunks waits in no more than its memory either."""
-    target = target_of(V5)
+    """A log of nothing but new chunks waits in no more than its memory either: the others have been written."""
+    target, limit = damage.golden_target(V5), 64 << 10
     geo = target.geo
-    overlay = Overlay(open_device(Patched(target.image)))
+    overlay = Overlay(open_device(Patched(target.image)), block_bytes=window_bytes(geo))
     applier = Applier(BufferStore(overlay, geo, 64 << 10), geo, LastSeen(), 0)
-    UsualInodes(applier, Fetcher(target.ring, 0), 64 << 10, lambda *_: None)
+    UsualInodes(applier, Fetcher(target.ring, 0), limit, lambda *_: None)
     per_chunk = 64 >> geo.inopblog
-    for start in range(geo.ag_blocks // 2, geo.ag_blocks - per_chunk, per_chunk):
+    chunks = range(geo.ag_blocks // 2, geo.ag_blocks - per_chunk, per_chunk)
+    for start in chunks:
         applier.icreate([li.ICREATE.pack(0, start, 64, geo.inode_bytes, per_chunk, 1)])
-    assert overlay.changed_blocks > 0
+    windows = len(chunks) * per_chunk * geo.block_bytes // window_bytes(geo)
+    assert windows > 400
+    assert windows - overlay.changed_blocks <= limit // (CHANGE_BYTES + WAITING_BYTES)

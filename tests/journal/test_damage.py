@@ -7,7 +7,6 @@ are refused here, and what it replays of the others is what is replayed here.
 
 from __future__ import annotations
 
-import functools
 import random
 import resource
 import shutil
@@ -29,15 +28,10 @@ SEED = 20_241
 STRUCTURED, RANDOM, JUDGED = 160, 120, 40
 
 
-@functools.cache
-def target_of(name: str) -> damage.Target:
-    return damage.Target(golden.unpacked(name))
-
-
 @pytest.fixture
 def target(name: str) -> Iterator[damage.Target]:
     """An image; what runs with it may not make the process grow much."""
-    found = target_of(name)
+    found = damage.golden_target(name)
     old = limit_memory()
     yield found
     resource.setrlimit(resource.RLIMIT_AS, old)
@@ -83,7 +77,7 @@ def test_all_structured(target: damage.Target) -> None:
 @pytest.mark.judged
 def test_the_kernel_agrees(tmp_path: Path) -> None:
     """V5, checksums left wrong: torn tails are taken off as the kernel takes them off, all else is refused as there."""
-    target = target_of("golden-dirty-v5")
+    target = damage.golden_target("golden-dirty-v5")
     cases = [case for case in target.structured() if not case.mended and "mended False" in case.name]
     image = crash.Image(tmp_path / "image", None)
     image.path.write_bytes(target.image)

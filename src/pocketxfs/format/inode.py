@@ -65,6 +65,7 @@ CORE3 = Struct(">HHBBHIIIHHQQQQQQIIHBBIHHIIIQQQI12xQQ16s")
 assert (CORE2.size, CORE3.size) == (100, 176)
 CRC_OFFSET = 100
 NEXT_UNLINKED_OFFSET = 96
+LSN_OFFSET = 112
 
 #: One bmbt record, as in a fork of extents and in a leaf of its B+tree.
 EXTENT = Struct(">QQ")

@@ -14,9 +14,10 @@ from ..format import log_items as li
 from ..format import superblock
 from ..format.block import checksum
 from ..format.geometry import NULL_AGBLOCK, Geometry
+from ..format.inode import NEXT_UNLINKED_OFFSET
 from .buffers import NULL_LSN, Buffer, BufferStore
 from .fetch import Region
-from .inodes import NEXT_UNLINKED, Counts, InodeReplay
+from .inodes import Counts, InodeReplay
 from .spool import LastSeen
 
 #: What no transaction changes about a filesystem.
@@ -159,9 +160,9 @@ class Applier(InodeReplay):
                 raise Corrupt(
                     "buffer log item", where, "logged chunk", f"within {len(data)} bytes", f"{start}+{nbytes}"
                 )
-            first = max(0, -(-(start - NEXT_UNLINKED) // size))
+            first = max(0, -(-(start - NEXT_UNLINKED_OFFSET) // size))
             for number in range(first, len(data) // size):
-                place = number * size + NEXT_UNLINKED
+                place = number * size + NEXT_UNLINKED_OFFSET
                 if place >= start + nbytes:
                     break
                 pointer = bytes(region[place - start : place - start + 4])
@@ -205,7 +206,7 @@ class Applier(InodeReplay):
             return
         self.counts.icreates += 1
         ino = geo.make_ino(agno, agbno << geo.inopblog)
-        if self.create is not None and store.allowed(start, clusters.stop - start):
+        if self.create is not None and store.usable(start, clusters.stop - start):
             self.create(start << 9, (clusters.stop - start) << 9, ino, gen)
             return
         per_block, many = 1 << geo.block_sectors_log, 1 << geo.inopblog
@@ -224,10 +225,9 @@ class Applier(InodeReplay):
         raw = bytearray(geo.inode_bytes)
         raw[:5] = b"IN\0\0" + bytes((3 if self._v5 else 2,))
         raw[92:100] = gen.to_bytes(4, "big") + b"\xff\xff\xff\xff"
-        if self._v5:
-            raw[160:176] = geo.meta_uuid
         if not self._v5:
             return bytes(raw) * many
+        raw[160:176] = geo.meta_uuid
         before, after = bytes(raw[:152]), bytes(raw[160:])
         return b"".join([before + number.to_bytes(8, "big") + after for number in range(ino, ino + many)])
 

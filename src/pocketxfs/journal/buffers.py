@@ -19,6 +19,7 @@ from ..errors import Corrupt
 from ..format import log_items as li
 from ..format.block import checksum
 from ..format.geometry import Geometry
+from ..format.inode import CRC_OFFSET
 
 #: magic -> (offset of the LSN, of the checksum, of the UUID)
 _SHORT = (24, 52, 32)
@@ -57,7 +58,6 @@ _META_UUID_OFFSET = 248
 MOST_BLOCKS = 4096
 #: What a buffer takes beside its data.
 BUFFER_BYTES = 400
-_CRC_OFFSET = 100
 _PUT_CRC = Struct("<I").pack_into
 NULL_LSN = (1 << 64) - 1
 
@@ -84,8 +84,8 @@ def seal(raw: bytearray, view: memoryview, inode_bytes: int, marks: int) -> None
     start = 0
     while marks:
         if marks & 1 and raw[start + 4] >= 3:
-            put(raw, start + _CRC_OFFSET, 0)
-            put(raw, start + _CRC_OFFSET, crc32c(view[start : start + inode_bytes]))
+            put(raw, start + CRC_OFFSET, 0)
+            put(raw, start + CRC_OFFSET, crc32c(view[start : start + inode_bytes]))
         marks >>= 1
         start += inode_bytes
 
@@ -152,16 +152,19 @@ class BufferStore:
         return self._read(daddr, nblocks, where)
 
     def _check(self, daddr: int, nblocks: int, where: str) -> None:
-        if daddr < 0 or nblocks <= 0 or daddr + nblocks > self._end_daddr or nblocks > MOST_BLOCKS:
+        if not self._on_device(daddr, nblocks):
             raise Corrupt("log item", where, "blocks", f"within {self._end_daddr}", f"{daddr}+{nblocks}")
 
-    def allowed(self, daddr: int, nblocks: int) -> bool:
-        """Whether a range lies on the device, and outside the log."""
-        return (
-            daddr >= 0
-            and daddr + nblocks <= self._end_daddr
-            and (daddr >= self._log_end or daddr + nblocks <= self._log_start)
-        )
+    def _on_device(self, daddr: int, nblocks: int) -> bool:
+        return 0 < nblocks <= MOST_BLOCKS and 0 <= daddr <= self._end_daddr - nblocks
+
+    def _in_log(self, daddr: int, nblocks: int) -> bool:
+        return daddr < self._log_end and daddr + nblocks > self._log_start
+
+    def usable(self, daddr: int, nblocks: int) -> bool:
+        """Whether a range is whole filesystem blocks on the device and outside the log: `_read` would not refuse it."""
+        per = self._block_blocks
+        return not (daddr % per or nblocks % per or self._in_log(daddr, nblocks)) and self._on_device(daddr, nblocks)
 
     def let_go(self, start_bytes: int, nbytes: int) -> None:
         """Hold no buffer that lies in a range of whole blocks; those that are dirty are written."""
@@ -180,7 +183,7 @@ class BufferStore:
     def _read(self, daddr: int, nblocks: int, where: str, fresh: bool = False) -> Buffer:
         nbytes = nblocks << 9
         self._check(daddr, nblocks, where)
-        if not self.allowed(daddr, nblocks):
+        if self._in_log(daddr, nblocks):
             raise Corrupt("log item", where, "blocks", "outside the log", f"{daddr}+{nblocks}")
         if self.before_read is not None:
             self.before_read(daddr << 9, nbytes)

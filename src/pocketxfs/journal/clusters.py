@@ -20,12 +20,19 @@ from struct import Struct
 from ..errors import Corrupt
 from ..format import log_items as li
 from ..format.geometry import Geometry
-from ..format.inode import FMT_EXTENTS, FMT_LOCAL, S_IFDIR
+from ..format.inode import (
+    DIFLAG2_NREXT64,
+    FMT_EXTENTS,
+    FMT_LOCAL,
+    LSN_OFFSET,
+    NEXT_UNLINKED_OFFSET,
+    S_IFDIR,
+    S_IFMT,
+)
 from ..format.log import OP, OP_BYTES
 from .apply import Applier
-from .buffers import MOST_BLOCKS, NULL_LSN, seal
+from .buffers import NULL_LSN, seal
 from .fetch import Fetcher
-from .inodes import LSN, NEXT_UNLINKED
 from .scan import BLOCK_SHIFT, CROSSES, OFFSET_MASK, OFFSET_SHIFT
 
 _LEAST_WINDOW_BYTES, _MOST_WINDOW_BYTES = 4096, 16384
@@ -37,8 +44,6 @@ _NULL_LSN = NULL_LSN.to_bytes(8, "big")
 _DATA, _ATTR = li.ILOG_DDATA | li.ILOG_DEXT, li.ILOG_ADATA | li.ILOG_AEXT
 _FORKS = _DATA | _ATTR
 _KIND = li.LI_INODE & 0xFF
-_S_IFMT = 0o170000
-_NREXT64 = 0x10
 _OP = OP.unpack_from
 #: di_magic, di_version, di_next_unlinked, di_lsn
 _ON_DISK = Struct(">2s2xB91x4s12x8s").unpack_from
@@ -100,7 +105,7 @@ class UsualInodes:
         nrext64 = geo.has_nrext64
         to_marks, op = li.USUAL_MARKS.translate, _OP
         inside, window_log = (1 << self._window_log) - 1, self._window_log
-        waiting_for = self._waiting.get
+        waiting_for, usable = self._waiting.get, applier.store.usable
         count, room = self._count, self._room
         block = at_daddr = at_nblocks = -1
         start = most_offset = 0
@@ -120,7 +125,7 @@ class UsualInodes:
                 tid, regions, fields, daddr, nblocks, offset, again, mode, data_format,
                 more, blocks, nextents, anextents, forkoff, flags2,
             ) = unpack(item)  # fmt: skip
-            if flags2 & _NREXT64:
+            if flags2 & DIFLAG2_NREXT64:
                 nextents, anextents, more = more, nextents, anextents
                 if not nrext64:
                     break
@@ -131,13 +136,13 @@ class UsualInodes:
                 or more
                 or nextents + anextents > blocks
                 or split >= literal_bytes
-                or (data_format != FMT_EXTENTS and (mode & _S_IFMT != S_IFDIR or data_format != FMT_LOCAL))
+                or (data_format != FMT_EXTENTS and (mode & S_IFMT != S_IFDIR or data_format != FMT_LOCAL))
             ):
                 break
             if daddr != at_daddr or nblocks != at_nblocks:
                 if any_cancels and (cancels is None or cancels.get((daddr, nblocks), 0) >= number):
                     break
-                if not self._usable(daddr, nblocks):
+                if not usable(daddr, nblocks):
                     break
                 at_daddr, at_nblocks = daddr, nblocks
                 start, most_offset = daddr << 9, (nblocks << 9) - misplaced
@@ -206,11 +211,6 @@ class UsualInodes:
             ino += some >> self._applier.geo.inode_log
         if self._room < 0:
             self.settle_all()
-
-    def _usable(self, daddr: int, nblocks: int) -> bool:
-        """Whether a cluster buffer is whole blocks within the filesystem and outside the log; else errors are due."""
-        store, per = self._applier.store, (self._block_mask + 1) >> 9
-        return not (daddr % per or nblocks % per or not 0 < nblocks <= MOST_BLOCKS) and store.allowed(daddr, nblocks)
 
     def _open(self, window: int) -> list[Change]:
         """A window that something will wait for: nobody holds a buffer of it any more."""
@@ -284,8 +284,8 @@ class UsualInodes:
                 continue
             # Into a view: what is assigned to a part of a bytearray is copied twice.
             view[offset : offset + len(whole)] = whole
-            put_unlinked(raw, offset + NEXT_UNLINKED, unlinked)
-            put_lsn(raw, offset + LSN, lsn)
+            put_unlinked(raw, offset + NEXT_UNLINKED_OFFSET, unlinked)
+            put_lsn(raw, offset + LSN_OFFSET, lsn)
             if attr:
                 offset += attr_at
                 view[offset : offset + len(attr)] = attr

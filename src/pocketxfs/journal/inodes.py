@@ -11,17 +11,23 @@ from ..errors import Corrupt
 from ..format import log_items as li
 from ..format.block import checksum
 from ..format.geometry import Geometry
+from ..format.inode import (
+    DIFLAG2_NREXT64,
+    FMT_BTREE,
+    FMT_EXTENTS,
+    FMT_LOCAL,
+    FMT_META_BTREE,
+    NEXT_UNLINKED_OFFSET,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+)
 from .buffers import NULL_LSN, BufferStore
 from .fetch import Region
 from .spool import LastSeen
 
-NEXT_UNLINKED = 96
-LSN = 112
-_FMT_LOCAL, _FMT_EXTENTS, _FMT_BTREE, _FMT_META_BTREE = 1, 2, 3, 5
 #: the attribute fork's flags -> the data fork's
 _AS_DFORK = {li.ILOG_ADATA: li.ILOG_DDATA, li.ILOG_AEXT: li.ILOG_DEXT, li.ILOG_ABROOT: li.ILOG_DBROOT}
-_NREXT64 = 0x10
-_S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
 _BLOCK_HEAD = Struct(">4xHH")  # magic, bb_level, bb_numrecs
 _LONG_HEADER_V4, _LONG_HEADER_V5 = 24, 72
 _METAFILE_RTRMAP = 7
@@ -105,9 +111,9 @@ class InodeReplay:
                 shape = order.dinodes[big]
                 values = shape.whole.unpack_from(core)
                 self._judge_core(form, values, shape.size_at, flags2, len(regions), where)
-                unlinked = data[offset + NEXT_UNLINKED : offset + NEXT_UNLINKED + 4]
+                unlinked = data[offset + NEXT_UNLINKED_OFFSET : offset + NEXT_UNLINKED_OFFSET + 4]
                 li.DISK[big].whole.pack_into(data, offset, *values)
-                data[offset + NEXT_UNLINKED : offset + NEXT_UNLINKED + 4] = unlinked
+                data[offset + NEXT_UNLINKED_OFFSET : offset + NEXT_UNLINKED_OFFSET + 4] = unlinked
                 data[offset + 112 : offset + 120] = lsn.to_bytes(8, "big")
                 if count > 2 or fields & li.ILOG_DEV:
                     self._forks(form, regions, data, offset, where)
@@ -142,13 +148,13 @@ class InodeReplay:
         """What the kernel wants of a logged core before it replays it."""
         magic, mode, version, data_format = core[:4]
         _, nblocks, _, nextents, anextents, forkoff = core[size_at : size_at + 6]
-        kind = mode & _S_IFMT
+        kind = mode & S_IFMT
         bad: tuple[str, object, object] | None = None
         if magic != 0x494E:
             bad = ("di_magic", "IN", hex(magic))
-        elif kind == _S_IFREG and data_format not in (_FMT_EXTENTS, _FMT_BTREE, _FMT_META_BTREE):
+        elif kind == S_IFREG and data_format not in (FMT_EXTENTS, FMT_BTREE, FMT_META_BTREE):
             bad = ("di_format", "extents or btree", data_format)
-        elif kind == _S_IFDIR and data_format not in (_FMT_LOCAL, _FMT_EXTENTS, _FMT_BTREE):
+        elif kind == S_IFDIR and data_format not in (FMT_LOCAL, FMT_EXTENTS, FMT_BTREE):
             bad = ("di_format", "local, extents or btree", data_format)
         elif version != 3 if self._v5 else version > 2:
             bad = ("di_version", 3 if self._v5 else "1 or 2", version)
@@ -157,13 +163,13 @@ class InodeReplay:
         elif form[0] > 4 or form[0] != regions:
             bad = ("ilf_size", regions, form[0])
         else:
-            if flags2 & _NREXT64:
+            if flags2 & DIFLAG2_NREXT64:
                 if anextents or not self.geo.has_nrext64:
                     bad = ("di_nrext64_pad", 0, anextents)
                 nextents, anextents = core[10], nextents
             elif version == 3 and core[10]:
                 bad = ("di_v3_pad", 0, core[10])
-            if bad is None and nextents + anextents > nblocks and data_format != _FMT_META_BTREE:
+            if bad is None and nextents + anextents > nblocks and data_format != FMT_META_BTREE:
                 bad = ("di_nextents", f"at most {nblocks}", nextents + anextents)
         if bad is not None:
             raise Corrupt("inode log item", f"inode {form[4]}, {where}", *bad)
@@ -221,7 +227,7 @@ class InodeReplay:
             raise Corrupt("inode log item", where, "root length", f"at least {head}", length)
         level, numrecs = _BLOCK_HEAD.unpack_from(region)
         key, record = 8, 0
-        if inode >= 0 and data[inode + 5] == _FMT_META_BTREE:
+        if inode >= 0 and data[inode + 5] == FMT_META_BTREE:
             # Realtime metadata trees: a root may be a leaf, and keys are larger in the reverse map's.
             metatype = int.from_bytes(data[inode + 6 : inode + 8], "big")
             key, record = (40, 24) if metatype == _METAFILE_RTRMAP else (4, 12)
@@ -250,9 +256,9 @@ class InodeReplay:
         """Extents were swapped between files: the blocks of the fork's B+tree get their new owner."""
         forkoff = data[82] << 3
         literal = self._literal_at
-        if form[1] & li.ILOG_DOWNER and data[5] == _FMT_BTREE:
+        if form[1] & li.ILOG_DOWNER and data[5] == FMT_BTREE:
             self._change_owner(data, literal, (forkoff or self.geo.literal_bytes), form[4], where)
-        if form[1] & li.ILOG_AOWNER and forkoff and data[83] == _FMT_BTREE:
+        if form[1] & li.ILOG_AOWNER and forkoff and data[83] == FMT_BTREE:
             self._change_owner(data, literal + forkoff, self.geo.literal_bytes - forkoff, form[4], where)
 
     def _change_owner(self, data: bytearray, start: int, room: int, ino: int, where: str) -> None:
